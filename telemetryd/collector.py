@@ -1,0 +1,79 @@
+"""The interface that a source implements. A complete one fits in 25 lines: see CONTRIBUTING.md."""
+
+from __future__ import annotations
+
+import fnmatch
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from telemetryd.duration import Seconds
+from telemetryd.errors import reason_of
+from telemetryd.host import Host
+from telemetryd.metric import Metric, Point
+
+Fault = tuple[str, str]
+
+
+class CollectorConfig(BaseModel):
+    """What every collector can be told. A collector with more to say subclasses this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    enabled: bool | Literal["auto"] = Field(
+        "auto",
+        description='"auto" uses it where its hardware is there, true requires it, false leaves it',
+    )
+    interval: Seconds = Field(1.0, ge=0.05, le=3600, description="time between two samples")
+    max_series: int = Field(
+        5000, ge=1, description="series beyond this many are dropped and counted"
+    )
+
+
+class Filters(BaseModel):
+    """Names to watch, as shell patterns; an excluded one is never opened."""
+
+    include: tuple[str, ...] = Field(("*",), description="shell patterns of the names to watch")
+    exclude: tuple[str, ...] = Field((), description="shell patterns of the names to leave alone")
+
+    def wants(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include) and not any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude
+        )
+
+
+class Collector(ABC):
+    """One source of readings.
+
+    The constructor looks for the hardware and raises Unavailable, with the remedy, when it is not
+    there. `sample` yields points; what it yielded before an error still counts. A reading that
+    fails while others go on is reported with `fault` and yields nothing.
+
+    Set `may_block` when a read can hang (a remote or sick device): the collector then gets a
+    lane, and so a thread, of its own. Set `open_ended` when the metrics are somebody else's and
+    cannot be declared beforehand.
+    """
+
+    Config: ClassVar[type[CollectorConfig]] = CollectorConfig
+    metrics: ClassVar[tuple[Metric, ...]]
+    may_block: ClassVar[bool] = False
+    open_ended: ClassVar[bool] = False
+    on_fault: Callable[[str, str], None] | None = None
+
+    def __init__(self, config: CollectorConfig, host: Host) -> None:
+        self.config = config
+        self.host = host
+
+    @abstractmethod
+    def sample(self) -> Iterable[Point]:
+        """Read everything once. Values in base units, finite."""
+
+    def fault(self, error: Exception, what: str = "") -> None:
+        """Report a reading that failed: it is counted by reason and logged once a minute."""
+        if self.on_fault is not None:
+            self.on_fault(reason_of(error), f"{what}: {error}" if what else str(error))
+
+    def close(self) -> None:  # noqa: B027  (most have nothing to close)
+        """Give back what is held. Calling it twice is safe."""

@@ -1,0 +1,1 @@
+"""What stands between a batch and a destination that may be slow, down or picky."""

@@ -1,0 +1,1 @@
+"""Derived quantities: utilization, bandwidth, energy. No I/O; readings in, figures out."""

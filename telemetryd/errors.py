@@ -1,0 +1,83 @@
+"""What can go wrong, as one small tree.
+
+TelemetrydError
+|-- ConfigError      the configuration is refused; carries every problem found
+|-- Unavailable      a source or destination is not there; carries the remedy
+`-- ReadError        one reading failed; the others of the same source go on
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+
+class TelemetrydError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration: file, key path, value, and what is allowed."""
+
+    file: str
+    key: str
+    value: str
+    allowed: str
+
+    def __str__(self) -> str:
+        shown = f" = {self.value}" if self.value else ""
+        return f"{self.file}: {self.key}{shown}: {self.allowed}"
+
+
+class ConfigError(TelemetrydError):
+    """The configuration is refused. `problems` has one entry for each thing to mend."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class Unavailable(TelemetrydError):  # noqa: N818  (a state of the machine, not a fault)
+    """What a collector or exporter needs is not here.
+
+    `why` says what was looked for and where; `remedy` says what would make it work.
+    """
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"{why}; {remedy}")
+        self.why = why
+        self.remedy = remedy
+
+
+class ReadError(TelemetrydError):
+    """One reading failed. `reason` is a short word from a fixed set, used as a label.
+
+    Reasons: permission, missing, io, timeout, parse, invalid, undeclared, duplicate, conflict,
+    limit, exception.
+    """
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+_REASONS = {
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.ENOENT: "missing",
+    errno.ENODEV: "missing",
+    errno.ENXIO: "missing",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """The label under which `error` is counted; any OSError not named above is `io`."""
+    if isinstance(error, ReadError):
+        return error.reason
+    if isinstance(error, OSError):
+        return _REASONS.get(error.errno or 0, "io")
+    if isinstance(error, ValueError | IndexError | KeyError):
+        return "parse"
+    return "exception"

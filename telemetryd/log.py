@@ -1,0 +1,53 @@
+"""Logging: one key=value line per change of state; a repeated cause at most once a minute."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+REPEAT_AFTER_S = 60.0
+# Causes remembered at once; a guess that no host reaches, so that memory stays bounded.
+_CAUSES = 1000
+
+
+class QuietLog:
+    """Warnings that may come every tick, written at most once a minute for each cause.
+
+    The line that ends a silence says how many were left out.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._monotonic = monotonic
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def warning(self, cause: str, message: str) -> None:
+        now = self._monotonic()
+        last = self._seen.get(cause)
+        if last is not None and now - last[0] < REPEAT_AFTER_S:
+            self._seen[cause] = (last[0], last[1] + 1)
+            return
+        self._seen[cause] = (now, 0)
+        self._seen.move_to_end(cause)
+        if len(self._seen) > _CAUSES:
+            self._seen.popitem(last=False)
+        repeated = f" repeated={last[1]}" if last is not None and last[1] else ""
+        self._logger.warning("%s%s", printable(message), repeated)
+
+
+def printable(text: str) -> str:
+    """`text` on one line: names from the kernel and from users may carry line breaks."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def set_up(level: str) -> None:
+    """Log to standard error, where systemd takes it; the journal adds the time itself."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)

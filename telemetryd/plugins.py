@@ -1,0 +1,110 @@
+"""The built-in collectors, derivations and exporters, and those of other packages.
+
+To add a collector: write its module in collectors/ and name it in COLLECTORS. A collector or
+exporter of another package is found by its entry point, in the group `telemetryd.collectors` or
+`telemetryd.exporters`, and is loaded only when the configuration names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+
+from telemetryd.collector import Collector
+from telemetryd.derivation import Derivation
+from telemetryd.errors import Unavailable
+from telemetryd.exporter import PushExporter
+
+# In the order in which they are sampled and shown.
+COLLECTORS = {
+    "cpu": "telemetryd.collectors.cpu:Cpu",
+    "memory": "telemetryd.collectors.memory:Memory",
+    "pressure": "telemetryd.collectors.pressure:Pressure",
+    "disk": "telemetryd.collectors.disk:Disk",
+    "filesystem": "telemetryd.collectors.filesystem:Filesystem",
+    "network": "telemetryd.collectors.network:Network",
+    "tcp": "telemetryd.collectors.tcp:Tcp",
+    "thermal": "telemetryd.collectors.thermal:Thermal",
+    "rapl": "telemetryd.collectors.rapl:Rapl",
+    "hwmon_power": "telemetryd.collectors.hwmon_power:HwmonPower",
+    "system": "telemetryd.collectors.system:System",
+    "textfile": "telemetryd.collectors.textfile:Textfile",
+    "self": "telemetryd.collectors.self:Self",
+}
+
+DERIVATIONS = (
+    "telemetryd.derived.cpu:CpuUtilization",
+    "telemetryd.derived.memory:MemoryUtilization",
+    "telemetryd.derived.disk:DiskUtilization",
+    "telemetryd.derived.filesystem:FilesystemUtilization",
+    "telemetryd.derived.bandwidth:BandwidthUtilization",
+    "telemetryd.derived.energy:MeterEnergy",
+)
+
+PUSH_EXPORTERS = {
+    "influxdb": "telemetryd.exporters.influxdb:InfluxDB",
+}
+
+# The one exporter that is asked for series instead of sending them.
+PROMETHEUS = "prometheus"
+
+
+def _load(path: str) -> object:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _outside(group: str) -> dict[str, str]:
+    from importlib.metadata import entry_points  # noqa: PLC0415  (costs memory, rarely needed)
+
+    return {entry.name: entry.value for entry in entry_points(group=group)}
+
+
+def _find(name: str, built_in: dict[str, str], group: str) -> object:
+    path = built_in.get(name)
+    if path is not None:
+        return _load(path)
+    outside = _outside(group)
+    if name not in outside:
+        raise KeyError(name)
+    try:
+        return _load(outside[name])
+    except Exception as error:  # the package is not ours: whatever it raises
+        raise Unavailable(
+            f"{group} {name} cannot be imported from {outside[name]}: {error!r}",
+            "repair or reinstall the package that provides it",
+        ) from error
+
+
+def collector_class(name: str) -> type[Collector]:
+    """The collector of this name. Raises KeyError if there is none, Unavailable if it is broken."""
+    found = _find(name, COLLECTORS, "telemetryd.collectors")
+    if not (isinstance(found, type) and issubclass(found, Collector)):
+        raise Unavailable(f"{name} is {found!r}, not a Collector", "repair its entry point")
+    return found
+
+
+def push_exporter_class(name: str) -> type[PushExporter]:
+    """The exporter of this name. Raises KeyError if there is none, Unavailable if it is broken."""
+    found = _find(name, PUSH_EXPORTERS, "telemetryd.exporters")
+    if not (isinstance(found, type) and issubclass(found, PushExporter)):
+        raise Unavailable(f"{name} is {found!r}, not a PushExporter", "repair its entry point")
+    return found
+
+
+def derivation_classes() -> Iterable[type[Derivation]]:
+    for path in DERIVATIONS:
+        found = _load(path)
+        assert isinstance(found, type)
+        assert issubclass(found, Derivation)
+        yield found
+
+
+def collector_names() -> list[str]:
+    """Every name that may stand under [collectors]."""
+    return [*COLLECTORS, *_outside("telemetryd.collectors")]
+
+
+def exporter_names() -> list[str]:
+    """Every name that may stand under [exporters]."""
+    return [PROMETHEUS, *PUSH_EXPORTERS, *_outside("telemetryd.exporters")]
