@@ -12,8 +12,16 @@ from telemetryd.metric import Kind, Metric, Point, Series, Unit
 from telemetryd.pick import picker
 
 Drop = Callable[[str, str, int, str], None]
-_Header = tuple[Kind, Unit, str]
+_Header = tuple[Kind, Unit, str, tuple[str, ...]]
 _NUMBERS = frozenset({int, float})
+# What OpenMetrics appends to the name of a family for its samples; no other family may have such
+# a name.
+_SUFFIXES = {
+    Kind.COUNTER: ("_total", "_created"),
+    Kind.INFO: ("_info",),
+    Kind.HISTOGRAM: ("_bucket", "_count", "_sum", "_created"),
+    Kind.SUMMARY: ("_count", "_sum", "_created"),
+}
 
 
 class _Layout:
@@ -24,6 +32,7 @@ class _Layout:
         self.series = offered
         self.pick: Callable[[Sequence[float]], tuple[float, ...]] | None = None
         self.dropped: dict[str, list[Series]] = {}
+        self.finite: tuple[Series, ...] = ()
 
     def keep(self, positions: list[int]) -> None:
         self.series = tuple(self.offered[i] for i in positions)
@@ -40,7 +49,8 @@ class Admission:
         self._layouts: dict[str, _Layout] = {}
         self._owners: dict[Series, str] = {}
         self._names: dict[tuple[str, tuple[str, ...]], Series] = {}
-        self._headers: dict[str, _Header] = {}
+        self._families: dict[str, Metric] = {}
+        self._taken: dict[str, str] = {}
 
     def admit(
         self,
@@ -62,10 +72,9 @@ class Admission:
             self._on_drop(collector, reason, len(dropped), repr(dropped[0]))
         if layout.pick is not None:
             values = layout.pick(values)
-        # A sum is finite only if all its terms are: C loops instead of a check per value.
-        if _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values)):
+        if _all_finite(values):
             return layout.series, values
-        return self._drop_odd_values(collector, layout.series, values)
+        return self._drop_odd_values(collector, layout, values)
 
     def forget(self, collector: str) -> None:
         """The collector has nothing to say any more: its names are free."""
@@ -74,9 +83,10 @@ class Admission:
             for series in layout.series:
                 del self._owners[series]
                 del self._names[series.metric.name, series.labels]
-            # Headers are few, and a family may be shared: keep those still in use.
+            # Families are few, and one may be shared: keep those still in use.
             used = {series.metric.family for series in self._owners}
-            self._headers = {f: h for f, h in self._headers.items() if f in used}
+            self._families = {f: metric for f, metric in self._families.items() if f in used}
+            self._taken = {name: f for name, f in self._taken.items() if f in used}
 
     def _check(
         self,
@@ -94,7 +104,7 @@ class Admission:
                 kept.append(position)
                 self._owners[series] = collector
                 self._names[series.metric.name, series.labels] = series
-                self._headers.setdefault(series.metric.family, _header(series.metric))
+                self._take_names(series.metric)
             else:
                 layout.dropped.setdefault(reason, []).append(series)
         layout.keep(kept)
@@ -109,30 +119,66 @@ class Admission:
             return "undeclared"
         if series in self._owners or (metric.name, series.labels) in self._names:
             return "duplicate"
-        header = self._headers.get(metric.family)
-        if header is not None and header != _header(metric):
+        if self._is_in_conflict(metric):
             return "conflict"
         return None if room else "limit"
 
+    def _is_in_conflict(self, metric: Metric) -> bool:
+        """Whether a scrape could not carry it beside what is there: one header for a family, and
+        no name that belongs to another."""
+        known = self._families.get(metric.family)
+        if known is None:
+            return any(name in self._taken for name in _names(metric))
+        return known is not metric and _header(known) != _header(metric)
+
+    def _take_names(self, metric: Metric) -> None:
+        if metric.family not in self._families:
+            self._families[metric.family] = metric
+            self._taken.update(dict.fromkeys(_names(metric), metric.family))
+
     def _drop_odd_values(
-        self, collector: str, series: tuple[Series, ...], values: tuple[float, ...]
+        self, collector: str, layout: _Layout, values: tuple[float, ...]
     ) -> tuple[tuple[Series, ...], tuple[float, ...]]:
-        good: list[Point] = []
-        odd: list[Series] = []
-        for one, value in zip(series, values, strict=True):
-            # float() because a subclass (bool, numpy's) does not print as a number.
-            if isinstance(value, int | float) and math.isfinite(value):
-                good.append((one, float(value)))
-            else:
-                odd.append(one)
-        if not odd:
-            return series, tuple(value for _, value in good)
-        self._on_drop(collector, "invalid", len(odd), repr(odd[0]))
-        if not good:
-            return (), ()
-        kept, numbers = zip(*good, strict=True)
-        return kept, numbers
+        series = layout.series
+        numbers = [_number(value) for value in values]
+        odd = [one for one, number in zip(series, numbers, strict=True) if number is None]
+        if odd:
+            self._on_drop(collector, "invalid", len(odd), repr(odd[0]))
+            kept = tuple(o for o, number in zip(series, numbers, strict=True) if number is not None)
+            if kept != layout.finite:
+                layout.finite = kept
+            series = layout.finite
+        return series, tuple(number for number in numbers if number is not None)
+
+
+def _all_finite(values: Sequence[float]) -> bool:
+    # A sum is finite only if all its terms are: C loops instead of a check per value.
+    try:
+        return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _number(value: object) -> float | None:
+    """`value` as a plain number that a float can hold; None if it is none."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        if not math.isfinite(value):
+            return None
+    except OverflowError:
+        return None
+    # A subclass (bool, numpy's) does not print as a number.
+    return value if type(value) in _NUMBERS else float(value)
+
+
+def _names(metric: Metric) -> tuple[str, ...]:
+    """The names that the family of `metric` occupies in a scrape."""
+    family = metric.family
+    if metric.kind is Kind.COUNTER and metric.name == family:
+        return (family,)  # a site script's counter that does not end in _total
+    return (family, *(family + suffix for suffix in _SUFFIXES.get(metric.kind, ())))
 
 
 def _header(metric: Metric) -> _Header:
-    return metric.kind, metric.unit, metric.help
+    return metric.kind, metric.unit, metric.help, _names(metric)

@@ -18,6 +18,9 @@ class Clock:
     def mono_ns(self) -> int:
         return time.monotonic_ns()
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def wait_until(self, mono_ns: int, stop: threading.Event) -> bool:
         """Wait until `mono_ns` or until `stop` is set; True means stop."""
         while (left := mono_ns - time.monotonic_ns()) > 0:

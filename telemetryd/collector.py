@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,29 @@ class Filters(BaseModel):
         )
 
 
+class DaemonView(Protocol):
+    """What the daemon shows of itself to a collector that asks."""
+
+    def health(self) -> Iterable[CollectorHealth]:
+        """How each collector is doing that the configuration wants."""
+
+    def instrument_points(self) -> Iterable[Point]:
+        """The daemon's own counters."""
+
+
+class CollectorHealth(Protocol):
+    """How one collector is doing. Times in nanoseconds; `up` is None before the first sample."""
+
+    name: str
+    samples: int
+    overruns: int
+    busy_ns: int
+    duration_ns: int
+
+    @property
+    def up(self) -> bool | None: ...
+
+
 class Collector(ABC):
     """One source of readings.
 
@@ -65,6 +88,9 @@ class Collector(ABC):
     def __init__(self, config: CollectorConfig, host: Host) -> None:
         self.config = config
         self.host = host
+
+    def attach(self, daemon: DaemonView) -> None:  # noqa: B027  (only `self` looks at the daemon)
+        """Called once, before the first sample."""
 
     @abstractmethod
     def sample(self) -> Iterable[Point]:

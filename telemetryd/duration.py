@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated
 
@@ -13,6 +14,8 @@ _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*\Z")
 
 
 def _scale(value: object, units: dict[str, float], example: str) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"write a number or a text such as {example}")  # noqa: TRY004  (pydantic)
     if not isinstance(value, str):
         return value
     match = _QUANTITY.match(value)
@@ -27,7 +30,11 @@ def _seconds(value: object) -> object:
 
 def _bytes(value: object) -> object:
     scaled = _scale(value, dict(_BYTES), '"64MiB"')
-    return int(scaled) if isinstance(scaled, float) else scaled
+    if isinstance(value, str) and isinstance(scaled, float):
+        if math.isinf(scaled):
+            raise ValueError("is too large")
+        return int(scaled)
+    return scaled
 
 
 # `10`, `0.5`, "500ms", "10s", "5m", "24h"

@@ -3,7 +3,8 @@
 TelemetrydError
 |-- ConfigError      the configuration is refused; carries every problem found
 |-- Unavailable      a source or destination is not there; carries the remedy
-`-- ReadError        one reading failed; the others of the same source go on
+|-- ReadError        one reading failed; the others of the same source go on
+`-- StartError       the daemon cannot start
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class ReadError(TelemetrydError):
     def __init__(self, reason: str, what: str) -> None:
         super().__init__(what)
         self.reason = reason
+
+
+class StartError(TelemetrydError):
+    """The daemon cannot start; the message says why and what to do."""
 
 
 _REASONS = {

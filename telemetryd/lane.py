@@ -10,7 +10,6 @@ collector sampled again: a stuck read is never doubled.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from telemetryd.clock import Clock
 from telemetryd.instruments import Instruments
@@ -20,6 +19,7 @@ from telemetryd.runner import Runner, State
 DEADLINE_INTERVALS = 0.5
 # A guess: long enough for a loaded machine, short enough that a slow lane is noticed.
 LONGEST_DEADLINE_S = 5.0
+_DUE = frozenset({State.RUNNING, State.FAILING})
 
 
 class Lane:
@@ -31,7 +31,6 @@ class Lane:
         interval: float,
         clock: Clock,
         instruments: Instruments,
-        on_unavailable: Callable[[Runner], None],
     ) -> None:
         self.name = name
         self.interval = interval
@@ -39,7 +38,6 @@ class Lane:
         self.last_tick_ns = clock.mono_ns()
         self._clock = clock
         self._instruments = instruments
-        self._on_unavailable = on_unavailable
         self._step_ns = int(interval * 1e9)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -51,6 +49,10 @@ class Lane:
         self._next_ns = 0
 
     @property
+    def is_started(self) -> bool:
+        return self._thread is not None
+
+    @property
     def runners(self) -> tuple[Runner, ...]:
         return tuple(self._runners)
 
@@ -59,7 +61,7 @@ class Lane:
             self._runners = [*self._runners, runner]
 
     def remove(self, runner: Runner) -> None:
-        """Sample it no more. One that is stuck stays stuck, its thread ends when it returns."""
+        """Sample it no more."""
         with self._lock:
             self._runners = [other for other in self._runners if other is not runner]
             self._queue = [other for other in self._queue if other is not runner]
@@ -74,30 +76,43 @@ class Lane:
         self._stop.set()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the thread; False if it is stuck, or if an abandoned one still is."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        threads = [self._thread, *self._abandoned]
-        return not any(thread is not None and thread.is_alive() for thread in threads)
-
-    def guard(self) -> None:
-        """Abandon the thread if its collector is past the deadline."""
+        """Wait for the thread after `stop`, abandon it if it does not end in time. False if any
+        thread is still stuck in a collector."""
+        if (thread := self._thread) is not None:
+            thread.join(timeout)
         with self._lock:
-            if self._current is None or self._stop.is_set():
-                return
+            if self._current is not None:
+                self._abandon(self._current[0])
+        return not any(thread.is_alive() for thread in self._abandoned)
+
+    def guard(self) -> int:
+        """Abandon the thread if its collector is past the deadline.
+
+        Returns the monotonic time in nanoseconds at which to look again.
+        """
+        with self._lock:
+            if self._current is None:
+                return self._next_ns + self.deadline_ns
             runner, since_ns = self._current
-            if self._clock.mono_ns() - since_ns < self.deadline_ns:
-                return
-            runner.state = State.STUCK
-            runner.overruns += 1
-            self._current = None
-            if self._thread is not None:
-                self._abandoned = [t for t in self._abandoned if t.is_alive()]
-                self._abandoned.append(self._thread)
-            self._spawn()
+            if self._clock.mono_ns() < since_ns + self.deadline_ns:
+                return since_ns + self.deadline_ns
+            self._abandon(runner)
+            if not self._stop.is_set():
+                self._spawn()
+            look_again = self._next_ns + self.deadline_ns
         self._instruments.reading_failed(
             runner.name, "timeout", f"no answer within {self.deadline_ns / 1e9:g} s"
         )
+        return look_again
+
+    def _abandon(self, runner: Runner) -> None:
+        runner.state = State.STUCK
+        runner.overruns += 1
+        self._current = None
+        if self._thread is not None:
+            self._abandoned = [t for t in self._abandoned if t.is_alive()]
+            self._abandoned.append(self._thread)
+            self._thread = None
 
     def _spawn(self) -> None:
         # Daemon threads: one that hangs in the kernel must not keep the process from exiting.
@@ -114,12 +129,12 @@ class Lane:
             self._tick()
 
     def _tick(self) -> None:
-        """Begin a tick: everyone who is not stuck is due, and the next deadline is set."""
+        """Begin a tick: everyone who can be sampled is due, and the next deadline is set."""
         now_ns = self._clock.mono_ns()
         missed = (now_ns - self._next_ns) // self._step_ns
         with self._lock:
             self._next_ns += (missed + 1) * self._step_ns
-            self._queue = [runner for runner in self._runners if runner.state is not State.STUCK]
+            self._queue = [runner for runner in self._runners if runner.state in _DUE]
             self.last_tick_ns = now_ns
         if missed:
             self._instruments.ticks_missed(self.name, missed)
@@ -142,6 +157,4 @@ class Lane:
                 return False
             self._current = None
         runner.publish(sample)
-        if sample.state is State.UNAVAILABLE:
-            self._on_unavailable(runner)
         return True

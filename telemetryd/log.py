@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,19 +26,27 @@ class QuietLog:
         self._logger = logger
         self._monotonic = monotonic
         self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def warning(self, cause: str, message: str) -> None:
+        with self._lock:
+            left_out = self._left_out(cause)
+        if left_out is not None:
+            repeated = f" repeated={left_out}" if left_out else ""
+            self._logger.warning("%s%s", printable(message), repeated)
+
+    def _left_out(self, cause: str) -> int | None:
+        """How many lines of this cause were left out before this one; None leaves it out too."""
         now = self._monotonic()
         last = self._seen.get(cause)
         if last is not None and now - last[0] < REPEAT_AFTER_S:
             self._seen[cause] = (last[0], last[1] + 1)
-            return
+            return None
         self._seen[cause] = (now, 0)
         self._seen.move_to_end(cause)
         if len(self._seen) > _CAUSES:
             self._seen.popitem(last=False)
-        repeated = f" repeated={last[1]}" if last is not None and last[1] else ""
-        self._logger.warning("%s%s", printable(message), repeated)
+        return 0 if last is None else last[1]
 
 
 def printable(text: str) -> str:

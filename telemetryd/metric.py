@@ -88,6 +88,8 @@ class Metric:
     )
 
     def __post_init__(self) -> None:
+        if self.kind is Kind.INFO and self.unit is not Unit.NONE:
+            raise ValueError(f"{self.subsystem}_{self.quantity}: an info metric has no unit")
         family = "_".join(filter(None, (PREFIX, self.subsystem, self.quantity, self.unit.value)))
         suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")
         self._name(family, family + suffix)
@@ -113,7 +115,7 @@ class Metric:
             "quantity": name,
             "kind": kind,
             "unit": Unit.NONE,
-            "help": help_text,
+            "help": _as_utf8(help_text),
             "source": source,
             "labels": labels,
             "_interned": WeakValueDictionary(),
@@ -145,11 +147,13 @@ class Metric:
         if series is None:
             if len(labelvalues) != len(self.labels):
                 raise ValueError(f"{self.name} has labels {self.labels}, not {labelvalues}")
-            clean = tuple(
-                value.encode("utf-8", "backslashreplace").decode("utf-8") for value in labelvalues
-            )
+            clean = tuple(map(_as_utf8, labelvalues))
             series = self._interned.setdefault(clean, Series(self, clean))
         return series
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 Point = tuple[Series, float]

@@ -40,11 +40,20 @@ class Pipeline:
             route = self._routes.get(name)
             if route is None or route.series is not series:
                 route = self._routes[name] = _Route(series, self._derivations)
+                if not route.derivations:
+                    self._admission.forget(_derived_name(name))
             if route.derivations:
                 batch = route.join(batch, *self._derive(batch, route.derivations, limit))
             self.latest.put(batch)
             for sink in self.sinks:
                 sink(batch)
+
+    def replace_derivations(self, derivations: Sequence[Derivation]) -> None:
+        """Work out figures with these from now on; what they accumulate starts at 0 again."""
+        with self._lock:
+            self._derivations = tuple(derivations)
+            self._derived = frozenset(m for d in derivations for m in d.metrics)
+            self._routes.clear()
 
     def forget(self, name: str) -> None:
         """A collector is no longer there: its series go at once, and what was derived from it."""

@@ -48,6 +48,12 @@ class Runner:
         collector.on_fault = self._fault
 
     @property
+    def up(self) -> bool | None:
+        if self.samples == 0 and self.state is State.RUNNING:
+            return None
+        return self.state is State.RUNNING
+
+    @property
     def interval(self) -> float:
         return self.collector.config.interval
 
@@ -77,9 +83,13 @@ class Runner:
         self.duration_ns = sample.duration_ns
         if sample.duration_ns > self.interval * 1e9:
             self.overruns += 1
-        self._pipeline.publish(
-            self.name, self.collector, sample.wall_ns, sample.mono_ns, sample.points
-        )
+        try:
+            self._pipeline.publish(
+                self.name, self.collector, sample.wall_ns, sample.mono_ns, sample.points
+            )
+        except Exception as error:  # noqa: BLE001  (points of another shape must not end the lane)
+            self.state = State.FAILING
+            self._fault("exception", f"cannot publish its points: {error!r}")
 
     def close(self) -> None:
         """Close the collector and withdraw its series."""

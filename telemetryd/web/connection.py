@@ -16,20 +16,16 @@ the others nor fills memory: reading stops while a response or a pipelined reque
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import cast
 
 import h11
 
-from telemetryd.log import QuietLog
-from telemetryd.web import Handler, Response
+from telemetryd.web import Response
 from telemetryd.web.message import decode, encode, plain, refusal
+from telemetryd.web.pool import Pool
 
 _CHUNK = 64 * 1024  # of a response, copied into the transport at once
-_READ = 16 * 1024  # of a request, read at once
 _MOST_DISCARDED = 1024 * 1024  # a guess: enough for an honest client to notice our answer
 _CLIENT_GONE = 499  # the code under which a response is counted that was not taken, as nginx does
 _BUSY_TEXT = b"503 Service Unavailable: too many connections\n"
@@ -38,108 +34,6 @@ _BUSY = (
     b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s"
 ) % (len(_BUSY_TEXT), _BUSY_TEXT)
 _NOTHING = memoryview(b"")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may take: connections, seconds, bytes."""
-
-    connections: int
-    header_timeout: float
-    idle_timeout: float
-    write_timeout: float
-    linger_timeout: float
-    # Connections above the limit that are told so politely; the rest are cut off.
-    turned_away: int = 16
-    header_bytes: int = 16 * 1024
-    target_bytes: int = 8 * 1024
-    # Responses that clients are slow to take, all together.
-    unsent_bytes: int = 16 * 1024 * 1024
-
-
-class Pool:
-    """All open connections, and what they share: the handler, the limits, one read buffer.
-
-    `answered` is called with the status of each response when the kernel has all of it, or with
-    499 when the client left or was dropped before that.
-    """
-
-    def __init__(self, handler: Handler, limits: Limits, answered: Callable[[int], None]) -> None:
-        self.handler = handler
-        self.limits = limits
-        self.answered = answered
-        self.loop = asyncio.get_running_loop()
-        # One for all: what is read is copied into h11 before the loop serves another connection.
-        self.read_buffer = memoryview(bytearray(_READ))
-        self.quiet = QuietLog(logging.getLogger("telemetryd.web"))
-        self.stopping = False
-        self._open: set[Connection] = set()
-        self._turned_away: set[Connection] = set()
-        self._unsent: dict[Connection, int] = {}
-        self._empty = asyncio.Event()
-
-    def admit(self, connection: Connection) -> bool:
-        """Give `connection` one of the slots; False if all are taken."""
-        if len(self._open) >= self.limits.connections:
-            return False
-        self._open.add(connection)
-        return True
-
-    def turn_away(self, connection: Connection) -> bool:
-        """Count a connection that got no slot; False if there is no time to be polite to it."""
-        self.answered(503)
-        self.quiet.warning(
-            "full", f'msg="connection limit reached, answering 503" limit={self.limits.connections}'
-        )
-        if len(self._turned_away) >= self.limits.turned_away:
-            return False
-        self._turned_away.add(connection)
-        return True
-
-    def forget(self, connection: Connection) -> None:
-        """The connection is closed."""
-        self.release(connection)
-        self._open.discard(connection)
-        self._turned_away.discard(connection)
-        if not self._open and not self._turned_away:
-            self._empty.set()
-
-    def hold(self, connection: Connection, size: int) -> None:
-        """A response of `size` bytes waits for its client; too many, and the oldest are dropped.
-
-        The oldest, because an honest reader waits for milliseconds.
-        """
-        self._unsent[connection] = size
-        while len(self._unsent) > 1 and sum(self._unsent.values()) > self.limits.unsent_bytes:
-            next(iter(self._unsent)).drop("too much unsent data")
-
-    def release(self, connection: Connection) -> None:
-        """The response is taken, or will never be."""
-        self._unsent.pop(connection, None)
-
-    def handler_failed(self, path: str, error: Exception) -> None:
-        """One line for a bug in the handler, at most once a minute for each place in the code."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-        what = f"{type(error).__name__}: {error}"[:200]
-        self.quiet.warning(at, f'msg="handler failed" path={path[:200]} at={at} error="{what}"')
-
-    async def close(self, timeout: float) -> None:
-        """Close every connection; a response on its way has `timeout` seconds to be taken."""
-        self.stopping = True
-        for connection in [*self._open, *self._turned_away]:
-            connection.leave()
-        if not self._open and not self._turned_away:
-            return
-        self._empty.clear()
-        try:
-            await asyncio.wait_for(self._empty.wait(), timeout)
-        except TimeoutError:
-            for connection in [*self._open, *self._turned_away]:
-                connection.drop("the server stops")
-            await self._empty.wait()
 
 
 class _Phase(Enum):
@@ -153,8 +47,8 @@ class Connection(asyncio.BufferedProtocol):
     """One client, from accept to close."""
 
     __slots__ = (
-        "_deadline", "_discarded", "_head_only", "_http", "_paused", "_phase", "_pool", "_status", "_timer",
-        "_transport", "_unsent",
+        "_deadline", "_discarded", "_head_only", "_http", "_paused", "_phase", "_pool", "_status",
+        "_timer", "_transport", "_unsent",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -174,7 +68,7 @@ class Connection(asyncio.BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         # No buffer beside the chunk just written: pause_writing means that the client is behind.
         self._transport.set_write_buffer_limits(high=0)
         if self._pool.stopping:
@@ -200,21 +94,23 @@ class Connection(asyncio.BufferedProtocol):
         self._http.receive_data(bytes(self._pool.read_buffer[:nbytes]))
         self._advance()
 
-    def eof_received(self) -> bool:
-        """The client has sent all it will; it may still read, so the answer goes out."""
+    def eof_received(self) -> None:
+        """The client has sent all it will; on return asyncio closes, once what is written is out.
+
+        It may still read, but nothing is owed to it: reading stops while a response or a request
+        waits, so this is heard only after the last of them.
+        """
         self._http.receive_data(b"")
-        if self._phase is _Phase.DRAINING:
-            self._transport.close()
-        else:
+        if self._phase is not _Phase.DRAINING:
             self._advance()
-        return True
 
     def pause_writing(self) -> None:
         self._paused = True
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._write()
+        # Not from here: asyncio calls connection_lost twice for a transport closed inside this.
+        self._pool.loop.call_soon(self._write)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._timer is not None:
@@ -239,6 +135,7 @@ class Connection(asyncio.BufferedProtocol):
                 "slow", f'msg="response not taken, client dropped" peer="{peer}" why="{why}"'
             )
         self._pool.release(self)
+        self._unsent = _NOTHING  # now, not at the loop's next turn: many may be dropped in one
         self._transport.abort()
 
     # Deadlines. A later one leaves the timer armed and is noticed when that fires: a client that
@@ -268,7 +165,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _advance(self) -> None:
         """Answer the next request if it is here whole; otherwise wait for more of it."""
-        if self._phase is _Phase.SENDING or self._transport.is_closing():
+        if self._transport.is_closing():
             return
         try:
             event = self._http.next_event()
@@ -314,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
             body = _NOTHING
         start = self._http.send(head)
         if body:
-            self._http.send_with_data_passthrough(h11.Data(data=cast(bytes, body)))
+            self._http.send_with_data_passthrough(h11.Data(data=cast("bytes", body)))
         self._http.send(h11.EndOfMessage())
         self._status = head.status_code
         self._unsent = body[_CHUNK:]
@@ -336,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             self._enter(_Phase.SENDING, self._pool.limits.write_timeout)
             # The whole body stays in memory until its last chunk is out.
-            body = len(cast(bytes, self._unsent.obj))
+            body = len(cast("bytes", self._unsent.obj))
             self._pool.hold(self, body + self._transport.get_write_buffer_size())
 
     def _sent(self) -> None:
@@ -352,8 +249,7 @@ class Connection(asyncio.BufferedProtocol):
             self._http.start_next_cycle()
             self._head_only = False
             self._enter(_Phase.IDLE, self._pool.limits.idle_timeout)
-            pipelined, ended = self._http.trailing_data
-            if pipelined or ended:
+            if self._http.trailing_data[0]:  # the next request, or a part of it
                 self._transport.pause_reading()
                 self._pool.loop.call_soon(self._advance)
             else:
@@ -365,9 +261,6 @@ class Connection(asyncio.BufferedProtocol):
         Closing with input unread would reset the connection, and the reset can overtake the
         response (RFC 9112, 9.6).
         """
-        if self._http.trailing_data[1]:
-            self._transport.close()
-            return
         self._enter(_Phase.DRAINING, self._pool.limits.linger_timeout)
         try:
             if self._transport.can_write_eof():

@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable
 
 from telemetryd.web import Handler
-from telemetryd.web.connection import Connection, Limits, Pool
+from telemetryd.web.connection import Connection
+from telemetryd.web.pool import Limits, Pool
 
 _REMEDIES = {
     errno.EADDRINUSE: "stop the program that holds the port (`ss -ltnp` shows it) "
@@ -29,8 +30,9 @@ class WebServer:
 
     Timeouts are in seconds. `header_timeout` bounds the whole header of a request,
     `idle_timeout` the pause between two, `write_timeout` the taking of one response, and
-    `linger_timeout` the wait for a refused client to hang up. `answered` is called with the
-    status of each response, or 499 when its client did not take it.
+    `linger_timeout` the wait for a refused client to hang up. Responses that clients are slow to
+    take may hold `max_unsent_bytes` together. `answered` is called with the status of each
+    response, or 499 when its client did not take it.
     """
 
     def __init__(
@@ -45,13 +47,19 @@ class WebServer:
         write_timeout: float = 10.0,  # Prometheus itself gives up a scrape after 10 s
         linger_timeout: float = 1.0,
         stop_timeout: float = 1.0,
+        max_unsent_bytes: int = 8 * 1024 * 1024,
         answered: Callable[[int], None] = lambda _status: None,
     ) -> None:
         self._handler = handler
         self._host = host
         self._port = port
         self._limits = Limits(
-            max_connections, header_timeout, idle_timeout, write_timeout, linger_timeout
+            max_connections,
+            header_timeout,
+            idle_timeout,
+            write_timeout,
+            linger_timeout,
+            max_unsent_bytes,
         )
         self._stop_timeout = stop_timeout
         self._answered = answered

@@ -1,0 +1,165 @@
+"""The command line: run, once, doctor, check-config, metrics."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from telemetryd import __version__
+from telemetryd.config import Config, config_files, host_of, load
+from telemetryd.errors import ConfigError, TelemetrydError
+from telemetryd.log import set_up
+
+_EPILOG = "Everything else is in the configuration file: see docs/configuration.md."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0 fine, 1 not fine, 2 wrong usage or config."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except TelemetrydError as error:
+        print(f"telemetryd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="telemetryd",
+        description="Telemetry and efficiency of this node, for Prometheus and InfluxDB.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"telemetryd {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], what: str, *, host: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what, epilog=_EPILOG)
+        sub.set_defaults(command=run)
+        if host:
+            sub.add_argument("--config", metavar="FILE", help="configuration file to read")
+            for tree, default in (("procfs", "/proc"), ("sysfs", "/sys"), ("rootfs", "/")):
+                sub.add_argument(
+                    f"--{tree}", metavar="DIR", help=f"read this tree instead of {default}"
+                )
+        return sub
+
+    command("run", _run, "Run the daemon in the foreground until SIGTERM.")
+    once = command("once", _once, "Take two samples an interval apart and print them.")
+    once.add_argument(
+        "--interval", type=_seconds, default=1.0, help="seconds between the two (default 1)"
+    )
+    once.add_argument(
+        "--format",
+        choices=("prometheus", "openmetrics", "influx", "json"),
+        default="prometheus",
+        help="how to print them (default prometheus)",
+    )
+    once.add_argument("--only", metavar="NAMES", help="collectors to sample, such as cpu,disk")
+    doctor = command("doctor", _doctor, "Say what works here, what does not, and the remedy.")
+    doctor.add_argument(
+        "--format", choices=("table", "json"), default="table", help="default table"
+    )
+    check = command(
+        "check-config",
+        _check_config,
+        "Check a configuration file; exit 2 if it is wrong.",
+        host=False,
+    )
+    check.add_argument("file", metavar="FILE", help="the file to check, with conf.d/ beside it")
+    metrics = command("metrics", _metrics, "List everything that can be exported.", host=False)
+    metrics.add_argument(
+        "--format", choices=("markdown", "json"), default="markdown", help="default markdown"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.05 <= value <= 3600:
+        raise argparse.ArgumentTypeError("write seconds from 0.05 to 3600")
+    return value
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    trees = {name: getattr(arguments, name) for name in ("procfs", "sysfs", "rootfs")}
+    given = {name: path for name, path in trees.items() if path is not None}
+    return {"host": given} if given else {}
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    return load(config_files(arguments.config), flags=_flags(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from telemetryd.service import Service
+
+    config = _load(arguments)
+    set_up(config.log.level)
+    Service(lambda: _load(arguments)).run()
+    return 0
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    from telemetryd.once import show, take
+
+    set_up("warning")
+    config = _load(arguments)
+    wanted = arguments.only.split(",") if arguments.only else list(config.collectors)
+    unknown = [name for name in wanted if name not in config.collectors]
+    if unknown:
+        known = ", ".join(config.collectors)
+        raise TelemetrydError(f"--only {','.join(unknown)}: no such collector; there are {known}")
+    collectors = {
+        name: config.collectors[name].model_copy(update={"interval": arguments.interval})
+        for name in wanted
+    }
+    config = dataclasses.replace(config, collectors=collectors)
+    sys.stdout.write(show(take(config, host_of(config.host)), arguments.format, config.labels))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from telemetryd.doctor import as_table, examine
+
+    set_up("error")
+    config = _load(arguments)
+    findings = list(examine(config, host_of(config.host)))
+    if arguments.format == "json":
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        sys.stdout.write(as_table(findings, colour=sys.stdout.isatty()))
+    return int(any(finding.is_bad for finding in findings))
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    load(config_files(arguments.file))
+    print(f"{arguments.file}: fine")
+    return 0
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    from telemetryd import catalogue
+
+    if arguments.format == "json":
+        print(json.dumps(catalogue.as_json(), indent=1))
+    else:
+        sys.stdout.write(catalogue.as_markdown())
+    return 0

@@ -1,0 +1,233 @@
+"""The configuration: TOML files, then TELEMETRYD_* variables, checked by pydantic models.
+
+Each collector's and exporter's model stands beside it; this module puts them together and turns
+everything that is wrong into one ConfigError, each problem with its file, key, value and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from telemetryd import plugins
+from telemetryd.collector import CollectorConfig
+from telemetryd.config_problems import Sources, closest, model_problems
+from telemetryd.derivation import DerivedConfig
+from telemetryd.errors import ConfigError, Problem, Unavailable
+from telemetryd.exporter import ExporterConfig
+from telemetryd.host import Host
+
+DEFAULT_FILE = "/etc/telemetryd/telemetryd.toml"
+ENV_PREFIX = "TELEMETRYD_"
+_RESERVED_LABELS = ("host", "time")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostConfig(_Section):
+    """[host]: the trees that collectors read."""
+
+    procfs: str = Field("/proc", description="where the watched machine's procfs is mounted")
+    sysfs: str = Field("/sys", description="where the watched machine's sysfs is mounted")
+    rootfs: str = Field("/", description="where the watched machine's root file system is")
+
+
+class WebConfig(_Section):
+    """[web]: the HTTP endpoint with /metrics, /-/healthy and /-/ready."""
+
+    listen: str = Field(
+        "127.0.0.1:10090",
+        description='address and port, such as "0.0.0.0:10090" or "[::]:10090"; no TLS and no '
+        "authentication yet, so leave it on loopback or behind a firewall",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError('write address:port, such as "127.0.0.1:10090" or "[::1]:10090"')
+        return value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class LogConfig(_Section):
+    """[log]: what goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe level that is written"
+    )
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "host": HostConfig,
+    "web": WebConfig,
+    "log": LogConfig,
+    "derived": DerivedConfig,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A checked configuration. `collectors` has every collector that is not switched off."""
+
+    host: HostConfig
+    web: WebConfig
+    log: LogConfig
+    derived: DerivedConfig
+    labels: dict[str, str]
+    collectors: dict[str, CollectorConfig]
+    exporters: dict[str, ExporterConfig]
+
+
+def host_of(config: HostConfig) -> Host:
+    """The machine that these roots show."""
+    return Host(config.procfs, config.sysfs, config.rootfs)
+
+
+def config_files(path: str | None) -> list[str]:
+    """The files to read for `--config path`: that one, or the default if it is there; beside it,
+    conf.d/*.toml in the order of their names."""
+    if path is None:
+        if not os.path.exists(DEFAULT_FILE):
+            return []
+        path = DEFAULT_FILE
+    beside = os.path.join(glob.escape(os.path.dirname(path)), "conf.d", "*.toml")
+    return [path, *sorted(glob.glob(beside))]
+
+
+def load(
+    files: list[str],
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read and check `files`, overridden by TELEMETRYD_* variables, overridden by `flags`.
+
+    `flags` is nested like the file. Raises ConfigError with every problem found.
+    """
+    sources = Sources()
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                sources.merge(file, tomllib.load(stream))
+        except OSError as error:
+            problems.append(Problem(file, "file", "", f"cannot be read: {error.strerror}"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            problems.append(Problem(file, "file", "", f"is not TOML: {error}"))
+    _merge_environment(sources, os.environ if environ is None else environ)
+    sources.merge("command line", flags or {})
+    if problems:
+        raise ConfigError(problems)
+    return check(sources)
+
+
+def _merge_environment(sources: Sources, environ: Mapping[str, str]) -> None:
+    """TELEMETRYD_WEB__LISTEN is web.listen; values are TOML, or text where they are not."""
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        try:
+            value = tomllib.loads(f"value = {environ[name]}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = environ[name]
+        tree: Any = value
+        for key in reversed(name[len(ENV_PREFIX) :].lower().split("__")):
+            tree = {key: tree}
+        sources.merge(f"environment {name}", tree)
+
+
+def check(sources: Sources) -> Config:
+    """Turn merged tables into a Config. Raises ConfigError."""
+    known = [*SECTIONS, "labels", "collectors", "exporters"]
+    problems = [
+        sources.problem((key,), closest(key, known)) for key in sources.tree if key not in known
+    ]
+    sections = {
+        name: _validate(model, (name,), sources, problems) for name, model in SECTIONS.items()
+    }
+    labels = _check_labels(sources, problems)
+    collectors = _check_collectors(sources, problems)
+    exporters = _check_exporters(sources, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Config(labels=labels, collectors=collectors, exporters=exporters, **sections)
+
+
+def _validate(
+    model: type[BaseModel], path: tuple[str, ...], sources: Sources, problems: list[Problem]
+) -> Any:
+    table = sources.table(path, problems)
+    found = model_problems(model, table, path, sources)
+    problems.extend(found)
+    return None if found else model.model_validate(table)
+
+
+def _check_labels(sources: Sources, problems: list[Problem]) -> dict[str, str]:
+    labels = sources.table(("labels",), problems)
+    for name, value in labels.items():
+        path = ("labels", name)
+        if not name.isidentifier() or not name.isascii() or name.startswith("__"):
+            problems.append(sources.problem(path, "a label name has letters, digits and _"))
+        elif name in _RESERVED_LABELS:
+            problems.append(sources.problem(path, "this name is taken by the daemon itself"))
+        elif not isinstance(value, str) or not value:
+            problems.append(sources.problem(path, "write a text that is not empty"))
+    return labels
+
+
+def _check_collectors(sources: Sources, problems: list[Problem]) -> dict[str, CollectorConfig]:
+    tables = sources.table(("collectors",), problems)
+    checked: dict[str, CollectorConfig] = {}
+    for name in [*plugins.COLLECTORS, *(n for n in tables if n not in plugins.COLLECTORS)]:
+        path = ("collectors", name)
+        if sources.table(path, problems).get("enabled") is False and name in plugins.COLLECTORS:
+            continue  # not even imported
+        try:
+            model = plugins.collector_class(name).Config
+        except KeyError:
+            problems.append(sources.problem(path, closest(name, plugins.collector_names())))
+        except Unavailable as broken:
+            problems.append(sources.problem(path, str(broken)))
+        else:
+            config = _validate(model, path, sources, problems)
+            if config is not None and config.enabled is not False:
+                checked[name] = config
+    return checked
+
+
+def _check_exporters(sources: Sources, problems: list[Problem]) -> dict[str, ExporterConfig]:
+    tables = sources.table(("exporters",), problems)
+    checked: dict[str, ExporterConfig] = {}
+    for name in dict.fromkeys([plugins.PROMETHEUS, *tables]):
+        path = ("exporters", name)
+        if sources.table(path, problems).get("enabled") is False and name in plugins.PUSH_EXPORTERS:
+            continue
+        try:
+            model = (
+                ExporterConfig
+                if name == plugins.PROMETHEUS
+                else plugins.push_exporter_class(name).Config
+            )
+        except KeyError:
+            problems.append(sources.problem(path, closest(name, plugins.exporter_names())))
+        except Unavailable as broken:
+            problems.append(sources.problem(path, str(broken)))
+        else:
+            config = _validate(model, path, sources, problems)
+            if config is not None and config.enabled:
+                checked[name] = config
+    return checked

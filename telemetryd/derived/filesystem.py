@@ -1,0 +1,96 @@
+"""Filesystem utilization: the used share of what a user may fill, as df shows it.
+
+The kernel gives levels, not time in use: over the time between two readings the ratio counts as
+the mean of both ends, which is exact for what changes evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from telemetryd.batch import Batch, LatestTable
+from telemetryd.collectors.filesystem import AVAILABLE, DEVICE_ERROR, FREE, SIZE
+from telemetryd.derivation import Derivation, DerivedConfig
+from telemetryd.derived.steps import GAP_INTERVALS, Columns
+from telemetryd.derived.utilization import METRICS, Account
+from telemetryd.metric import Metric, Point
+
+_LEVELS = (SIZE, FREE, AVAILABLE)
+
+
+class FilesystemUtilization(Derivation):
+    """`filesystem` of each mount point: (size - free) / (size - free + available).
+
+    A filesystem that does not answer has no ratio meanwhile, and nothing is integrated until it
+    has answered twice again; one of size 0 has no utilization at all.
+    """
+
+    inputs = (*_LEVELS, DEVICE_ERROR)
+    metrics = METRICS
+
+    def __init__(self, config: DerivedConfig) -> None:
+        super().__init__(config)
+        self._collector = ""
+        self._columns = Columns(*self.inputs)
+        # By the labels of the filesystem: where its levels stand in a batch, none if they do not.
+        self._positions: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._filesystems: dict[tuple[str, ...], _Filesystem] = {}
+
+    def forget(self, collector: str) -> None:
+        if collector == self._collector:
+            self._filesystems.clear()
+
+    def update(self, batch: Batch, latest: LatestTable) -> Iterator[Point]:  # noqa: ARG002
+        self._collector = batch.collector
+        values = self._columns.of(batch)
+        if self._columns.changed:
+            self._look_at_filesystems()
+        for labels, positions in self._positions.items():
+            ratio = _used([values[i] for i in positions]) if positions else None
+            known = self._filesystems.get(labels)
+            if known is None:
+                if ratio is None:
+                    continue
+                known = self._filesystems[labels] = _Filesystem(labels[0])
+            known.observe(ratio, batch)
+            yield from known.account.points()
+
+    def _look_at_filesystems(self) -> None:
+        found: dict[tuple[str, ...], dict[Metric, int]] = {}
+        for position, series in enumerate(self._columns.series):
+            found.setdefault(series.labels, {})[series.metric] = position
+        self._positions = {
+            labels: tuple(at[metric] for metric in _LEVELS) if at.keys() >= set(_LEVELS) else ()
+            for labels, at in found.items()
+        }
+        self._filesystems = {
+            labels: known for labels, known in self._filesystems.items() if labels in found
+        }
+
+
+class _Filesystem:
+    """The account of one filesystem, with the ratio last read."""
+
+    __slots__ = ("_mono_ns", "_ratio", "account")
+
+    def __init__(self, mount_point: str) -> None:
+        self.account = Account("filesystem", mount_point)
+        self._ratio: float | None = None
+        self._mono_ns = 0
+
+    def observe(self, ratio: float | None, batch: Batch) -> None:
+        before, seconds = self._ratio, (batch.mono_ns - self._mono_ns) / 1e9
+        self._ratio, self._mono_ns = ratio, batch.mono_ns
+        if ratio is None or before is None or not 0 < seconds <= GAP_INTERVALS * batch.interval:
+            self.account.observe(ratio, 0, batch.mono_ns)
+        else:
+            self.account.observe(ratio, seconds, batch.mono_ns, mean=(before + ratio) / 2)
+
+
+def _used(levels: Sequence[float]) -> float | None:
+    """The ratio of a size, free and available space; None where they do not give one."""
+    size, free, available = levels
+    used = size - free
+    if used < 0 or available < 0 or used + available <= 0:
+        return None
+    return used / (used + available)

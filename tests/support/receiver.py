@@ -1,0 +1,148 @@
+"""An HTTP server that answers what a test tells it to, and keeps what it was sent."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# Nothing here waits longer than this, so that a test that fails ends, too.
+LONGEST_S = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came: `body` is unpacked."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer. `cut` closes the connection instead, `reset` with a reset; `raw` is sent as
+    it is; `hang` waits for `Receiver.release` first."""
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    raw: bytes = b""
+    cut: bool = False
+    reset: bool = False
+    hang: bool = False
+
+
+OK = Reply()
+# Decides by what was sent.
+Judge = Callable[[Request], Reply]
+
+
+class Receiver:
+    """Answers one request after the other from `script`, the last entry again and again."""
+
+    def __init__(self, *script: Reply | Judge) -> None:
+        self.requests: list[Request] = []
+        self.url = ""
+        self._script = list(script) or [OK]
+        self._changed = threading.Condition()
+        self._released = threading.Event()
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [request.body for request in self.requests]
+
+    def script(self, *script: Reply | Judge) -> None:
+        """Answer like this from now on."""
+        with self._changed:
+            self._script = list(script)
+
+    def release(self) -> None:
+        """End every hang."""
+        self._released.set()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many requests have come; fails after a while."""
+        with self._changed:
+            came = self._changed.wait_for(lambda: len(self.requests) >= count, LONGEST_S)
+            assert came, f"{len(self.requests)} of {count} requests came"
+
+    def _take(self, request: Request) -> Reply:
+        with self._changed:
+            step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+            self.requests.append(request)
+            self._changed.notify_all()
+        reply = step if isinstance(step, Reply) else step(request)
+        if reply.hang:
+            self._released.wait(LONGEST_S)
+        return reply
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = LONGEST_S
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        request = Request(self.path, dict(self.headers), body, self.client_address[1])
+        reply = self.server.receiver._take(request)
+        if reply.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if reply.raw:
+            self.wfile.write(reply.raw)
+        if reply.cut or reply.reset or reply.raw or reply.hang:
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        if reply.status != 204:
+            self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        self.wfile.write(reply.body)
+
+    do_GET = do_POST  # noqa: N815  (http.server chooses the names)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The other side has gone away: tests make it do so."""
+
+
+@contextmanager
+def serving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """`receiver` at its `url` on a free port of the loopback interface."""
+    server = _Server(receiver)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    receiver.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.release()
+        server.shutdown()
+        server.server_close()
+        thread.join(LONGEST_S)
