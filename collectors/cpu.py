@@ -62,6 +62,16 @@ THROTTLES = Metric(
     "thermal_throttle/{core,package}_throttle_count, therm_throt.c", ("cpu", "scope"),
 )  # fmt: skip
 
+# Looking a series up costs more than reading its value: these are always the same.
+_LOADS = (LOAD.at("1"), LOAD.at("5"), LOAD.at("15"))
+_INTERRUPTS = INTERRUPTS.at()
+_NAMED = (
+    (b"ctxt", CONTEXT_SWITCHES.at()),
+    (b"processes", FORKS.at()),
+    (b"procs_running", TASKS.at("running")),
+    (b"procs_blocked", TASKS.at("blocked")),
+)
+
 
 class Cpu(Collector):
     """Raises Unavailable if /proc/stat is not readable."""
@@ -87,12 +97,7 @@ class Cpu(Collector):
     def sample(self) -> Iterator[Point]:
         yield from self._times()
         try:
-            one, five, fifteen = self._loadavg.read().split()[:3]
-            yield from (
-                (LOAD.at("1"), float(one)),
-                (LOAD.at("5"), float(five)),
-                (LOAD.at("15"), float(fifteen)),
-            )
+            yield from zip(_LOADS, map(float, self._loadavg.read().split()[:3]), strict=True)
         except (OSError, ValueError) as error:
             self.fault(error, self._loadavg.path)
         for series, attribute, scale in self._attributes:
@@ -112,12 +117,10 @@ class Cpu(Collector):
         hz = self._ticks_per_second
         yield from zip(self._series, [n / hz for n in map(int, self._pick(words))], strict=True)
         total, _, named = rest.partition(b"\n")
-        yield INTERRUPTS.at(), int(total.partition(b" ")[0])
+        yield _INTERRUPTS, int(total.partition(b" ")[0])
         values = dict(line.split(b" ", 1) for line in named.splitlines())
-        yield CONTEXT_SWITCHES.at(), int(values[b"ctxt"])
-        yield FORKS.at(), int(values[b"processes"])
-        yield TASKS.at("running"), int(values[b"procs_running"])
-        yield TASKS.at("blocked"), int(values[b"procs_blocked"])
+        for word, series in _NAMED:
+            yield series, int(values[word])
 
     def _look_at_cpus(self, words: list[bytes], rows: tuple[bytes, ...]) -> None:
         """The CPUs that are online have changed: find their columns and their files again."""

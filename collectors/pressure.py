@@ -98,13 +98,15 @@ class _File:
     def __init__(self, resource: str, attribute: Attribute) -> None:
         self.attribute = attribute
         self._resource = resource
-        self._kinds: list[bytes] = []
+        self._length = -1
+        self._marks: tuple[bytes, ...] = ()
+        self._pick_marks = picker(())
         self._pick = picker(())
         self._series: list[tuple[Series, Series, Series]] = []
 
     def points(self) -> Iterator[Point]:
         words = self.attribute.read().replace(b"=", b" ").split()
-        if words[::_WIDTH] != self._kinds or len(words) != _WIDTH * len(self._kinds):
+        if len(words) != self._length or self._pick_marks(words) != self._marks:
             self._look(words)
         values = iter(self._pick(words))
         for (ten, sixty, stalled), avg10, avg60, total in zip(
@@ -115,14 +117,14 @@ class _File:
             yield stalled, int(total) / 1e6
 
     def _look(self, words: list[bytes]) -> None:
-        """Find the rows. Raises ReadError if the file is not of the form known."""
+        """Find the rows. Their kinds and the names in them are the marks by which they are known
+        again. Raises ReadError if the file is not of the form known."""
         kinds = words[::_WIDTH]
         names = [words[i + 1 : i + _WIDTH : 2] for i in range(0, len(words), _WIDTH)]
         if not kinds or len(words) % _WIDTH or any(row != _NAMES for row in names):
-            self._kinds = []
             raise ReadError("parse", f"{self.attribute.path}: not the form of psi.rst")
         rows = [
-            (row, kind.decode("ascii"))
+            (row * _WIDTH, kind.decode("ascii"))
             for row, kind in enumerate(kinds)
             if (self._resource, kind) != ("cpu", b"full")
         ]
@@ -134,5 +136,7 @@ class _File:
             )
             for _, kind in rows
         ]
-        self._pick = picker([row * _WIDTH + column for row, _ in rows for column in (2, 4, 8)])
-        self._kinds = kinds
+        self._pick = picker([begin + column for begin, _ in rows for column in (2, 4, 8)])
+        self._pick_marks = picker([begin + column for begin, _ in rows for column in (0, 1, 3, 7)])
+        self._marks = self._pick_marks(words)
+        self._length = len(words)

@@ -67,6 +67,7 @@ BUILD = Metric(
 )  # fmt: skip
 
 _OF_COLLECTORS = (UP, DURATION, BUSY, SAMPLES, OVERRUNS)
+_CPU_USER, _CPU_SYSTEM = CPU.at("user"), CPU.at("system")
 
 
 class Self(Collector):
@@ -113,8 +114,8 @@ class Self(Collector):
         process = self._process
         with process.oneshot():
             times = process.cpu_times()
-            yield CPU.at("user"), times.user
-            yield CPU.at("system"), times.system
+            yield _CPU_USER, times.user
+            yield _CPU_SYSTEM, times.system
             yield MEMORY.at(), process.memory_info().rss
             yield FILES.at(), process.num_fds()
             yield FILES_LIMIT.at(), self._limit

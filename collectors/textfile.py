@@ -8,16 +8,15 @@ read or is not in the format nothing is published, least of all what it said bef
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from pydantic import Field
 
 from telemetryd.collector import Collector, CollectorConfig, Filters
 from telemetryd.duration import Bytes, Seconds
-from telemetryd.errors import ReadError, Unavailable
-from telemetryd.exposition import Family, Page, parse
+from telemetryd.errors import ReadError, Unavailable, reason_of
+from telemetryd.exposition import Family, Page, Sample, parse, read
 from telemetryd.host import Host
 from telemetryd.metric import PREFIX, Kind, Metric, Point, Series, Unit
 
@@ -78,7 +77,15 @@ class _File:
         self.conflicts: list[ReadError] = []
 
 
-_Header = tuple[str, Kind, str]
+class _Claim(NamedTuple):
+    """Who has a name."""
+
+    family: Family
+    file: str
+
+    @property
+    def header(self) -> tuple[str, Kind, str]:
+        return self.family.name, self.family.kind, self.family.help
 
 
 class Textfile(Collector):
@@ -146,81 +153,85 @@ class Textfile(Collector):
         if known is not None and known.stamp is not None and known.stamp == _stamp(status):
             return known
         try:
-            if not stat.S_ISREG(status.st_mode):
-                raise ReadError("invalid", "not a regular file; put a file itself here")
-            data, status = self._read(entry.path)
+            data, status = read(entry.path, status, self.config.max_bytes)
             page = parse(data)
-        except (ReadError, OSError) as error:
-            page = Page((), (_as_fault(error),))
+        except OSError as error:
+            # What it takes to be readable may lie outside the file: try again.
+            return _File(None, Page((), (ReadError(reason_of(error), str(error.strerror)),)))
+        except ReadError as error:
+            page = Page((), (error,))
         is_settled = abs(now_ns - status.st_mtime_ns) > _SETTLED_NS
         return _File(_stamp(status) if is_settled else None, page)
 
-    def _read(self, path: str) -> tuple[bytes, os.stat_result]:
-        """The file, with its status from before it was read. A pipe or a device that took its
-        place is neither waited for nor read."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-        fd = os.open(path, flags)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise ReadError("invalid", "not a regular file; put a file itself here")
-            data = b""
-            while len(data) <= self.config.max_bytes and (part := os.read(fd, 1 << 20)):
-                data += part
-        finally:
-            os.close(fd)
-        if len(data) > self.config.max_bytes:
-            raise ReadError("limit", f"longer than max_bytes, {self.config.max_bytes}")
-        return data, status
-
     def _arrange(self) -> None:
-        """Put together what all files say, the same series and names never twice."""
+        """Put together what all files say, no series and no name twice: the first file has it."""
         metrics, self._metrics = self._metrics, {}
-        points: list[Point] = []
-        headers: dict[str, tuple[_Header, str]] = {}
+        arranged: list[Point] = []
+        claims: dict[str, _Claim] = {}
         owners: dict[Series, str] = {}
         for name, file in self._files.items():
             file.conflicts = []
             for family in file.page.families:
                 try:
-                    _claim(family, name, headers)
-                    for series, value in self._points_of(family, metrics):
-                        if owners.setdefault(series, name) != name:
-                            raise ReadError("duplicate", f"{series!r} is in {owners[series]} too")
-                        points.append((series, value))
-                except (ReadError, ValueError) as error:
-                    file.conflicts.append(_as_fault(error, f"line {family.line}: "))
-        self._points = points
+                    _check_names(family, claims)
+                    points = list(self._points_of(family, metrics))
+                    _check_series(points, owners)
+                except ReadError as error:
+                    what = f"line {family.line}: {error}"
+                    file.conflicts.append(ReadError(error.reason, what))
+                    continue
+                claims.update(dict.fromkeys(family.reserved, _Claim(family, name)))
+                owners.update(dict.fromkeys([series for series, _ in points], name))
+                arranged += points
+        self._points = arranged
 
     def _points_of(self, family: Family, known: dict[object, Metric]) -> Iterator[Point]:
-        """Raises ValueError for a name or label that Prometheus refuses or overwrites."""
-        if family.name.startswith(f"{PREFIX}_"):
-            raise ValueError(f"{family.name}: names in {PREFIX}_ are the daemon's own")
+        """Metrics of before are used again, so that their series stay the same objects."""
         for sample in family.samples:
             labels = tuple(label for label, _ in sample.labels)
             key = (sample.name, family.name, family.kind, family.help, labels)
-            metric = self._metrics.get(key) or known.get(key)
-            if metric is None:
-                metric = Metric.foreign(
-                    sample.name,
-                    family=family.name,
-                    kind=family.kind,
-                    help_text=family.help,
-                    labels=labels,
-                    source=_SOURCE,
-                )
+            metric = self._metrics.get(key) or known.get(key) or _metric(family, sample, labels)
             self._metrics[key] = metric
             yield metric.at(*(value for _, value in sample.labels)), sample.value
 
 
+def _metric(family: Family, sample: Sample, labels: tuple[str, ...]) -> Metric:
+    try:
+        return Metric.foreign(
+            sample.name,
+            family=family.name,
+            kind=family.kind,
+            help_text=family.help,
+            labels=labels,
+            source=_SOURCE,
+        )
+    except ValueError as error:
+        raise ReadError("invalid", str(error)) from error
+
+
+def _check_series(points: list[Point], owners: Mapping[Series, str]) -> None:
+    """Raises ReadError if a series is in another file."""
+    for series, _ in points:
+        if series in owners:
+            raise ReadError("duplicate", f"{series!r} is in {owners[series]} too")
+
+
+def _check_names(family: Family, claims: Mapping[str, _Claim]) -> None:
+    """Raises ReadError if a name of this family is taken."""
+    if family.name.startswith(f"{PREFIX}_"):
+        raise ReadError("invalid", f"{family.name}: names in {PREFIX}_ are the daemon's own")
+    for name in family.reserved:
+        claim = claims.get(name)
+        if claim is None or claim.header == _Claim(family, "").header:
+            continue
+        other = claim.family
+        what = (
+            f"{family.kind.value} {family.name} and {other.kind.value} {other.name} of {claim.file}"
+        )
+        if (family.name, family.kind) == (other.name, other.kind):
+            what += " have another help text"
+        raise ReadError("conflict", f"{what} cannot stand side by side")
+
+
 def _stamp(status: os.stat_result) -> _Stamp:
     return _Stamp(status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-
-
-def _as_fault(error: Exception, where: str = "") -> ReadError:
-    if isinstance(error, OSError):
-        ...
-
-
-def _claim(family: Family, name: str, headers: dict[str, tuple[_Header, str]]) -> None:
-    ...

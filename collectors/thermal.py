@@ -67,7 +67,7 @@ CURRENT_LIMIT = Metric(
 ZONE = Metric(
     "thermal", "zone_temperature", Kind.GAUGE, Unit.CELSIUS,
     "Temperature of each thermal zone; its number may change between boots, its type does not.",
-    "/sys/class/thermal/thermal_zone*/temp (millidegrees)", ("zone", "type"),
+    "thermal_zone*/temp (millidegrees), driver-api/thermal/sysfs-api.rst", ("zone", "type"),
 )  # fmt: skip
 ZONE_LIMIT = Metric(
     "thermal", "zone_limit", Kind.GAUGE, Unit.CELSIUS,
@@ -100,6 +100,7 @@ _TRIP_TYPE = re.compile(r"trip_point_[0-9]+_type\Z")
 _TRIPS = frozenset({"critical", "hot"})
 # "Not known" of a zone or trip point (THERMAL_TEMP_INVALID, include/linux/thermal.h).
 _NO_TEMPERATURE = -274000
+_OF_ZONES = frozenset({ZONE, ZONE_LIMIT})
 
 
 class ThermalConfig(CollectorConfig, Filters):
@@ -130,8 +131,8 @@ class _Input:
         if self.trouble is not None and int(self.trouble.read()):
             raise ReadError("invalid", "the chip reports that this sensor is faulty")
         value = int(self.reading.read())
-        if self.series.metric is ZONE and value <= _NO_TEMPERATURE:
-            raise ReadError("invalid", "the zone's temperature is not known")
+        if value == _NO_TEMPERATURE and self.series.metric in _OF_ZONES:
+            raise ReadError("invalid", "the temperature is not known")
         return value / self.units
 
     def close(self) -> None:

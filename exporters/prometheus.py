@@ -38,9 +38,7 @@ def _escape_label(value: str) -> str:
 def _header(metric: Metric, form: Format) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
     if form is Format.OPENMETRICS:
-        # A site script's counter without _total would be no counter there, but keeps its name.
-        is_odd = metric.kind is Kind.COUNTER and metric.name == metric.family
-        name, kind = metric.family, (Kind.UNKNOWN if is_odd else metric.kind).value
+        name, kind = metric.family, metric.kind.value
         text = text.replace('"', r"\"")
         unit = f"# UNIT {name} {metric.unit.value}\n" if metric.unit is not Unit.NONE else ""
         return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit}"
@@ -58,18 +56,6 @@ def _sample(series: Series) -> str:
     return metric.name + "{" + ",".join([f'{label}="{value}"' for label, value in pairs]) + "} "
 
 
-def _grouped(positions: Sequence[int], everything: Sequence[Series]) -> list[int]:
-    """The positions of a histogram or summary with those that differ only in le or quantile, sum
-    and count of the same labels, one behind the other: OpenMetrics has no other order."""
-    groups: dict[frozenset[tuple[str, str]], list[int]] = {}
-    for position in positions:
-        series = everything[position]
-        labels = zip(series.metric.labels, series.labels, strict=True)
-        group = frozenset(pair for pair in labels if pair[0] not in {"le", "quantile"})
-        groups.setdefault(group, []).append(position)
-    return list(chain.from_iterable(groups.values()))
-
-
 class _Plan:
     """How to turn the values of some batches, one behind the other, into a page."""
 
@@ -79,9 +65,6 @@ class _Plan:
         everything = list(chain.from_iterable(layouts))
         for position, series in enumerate(everything):
             families.setdefault(series.metric.family, []).append(position)
-        for family, positions in families.items():
-            if everything[positions[0]].metric.kind in {Kind.HISTOGRAM, Kind.SUMMARY}:
-                families[family] = _grouped(positions, everything)
         order = list(chain.from_iterable(families.values()))
         pieces: list[str] = []
         for positions in families.values():

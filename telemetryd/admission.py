@@ -8,27 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from telemetryd.metric import Kind, Metric, Point, Series, Unit
+from telemetryd.metric import SUFFIXES, Kind, Metric, Point, Series, Unit
 from telemetryd.pick import picker
 
 Drop = Callable[[str, str, int, str], None]
-_Header = tuple[Kind, Unit, str, tuple[str, ...]]
+_Header = tuple[Kind, Unit, str]
+_Identity = tuple[str, frozenset[tuple[str, str]]]
 _NUMBERS = frozenset({int, float})
-# What OpenMetrics appends to the name of a family for its samples; no other family may have such
-# a name.
-_SUFFIXES = {
-    Kind.COUNTER: ("_total", "_created"),
-    Kind.INFO: ("_info",),
-    Kind.HISTOGRAM: ("_bucket", "_count", "_sum", "_created"),
-    Kind.SUMMARY: ("_count", "_sum", "_created"),
-}
+# OpenMetrics keeps the name of these families with `_created` for the time of their first sample.
+_CREATED = frozenset({Kind.COUNTER, Kind.HISTOGRAM, Kind.SUMMARY})
 
 
 class _Layout:
     """The series of one collector as it last yielded them, and which of them may pass."""
 
-    def __init__(self, offered: tuple[Series, ...]) -> None:
+    def __init__(self, offered: tuple[Series, ...], releases: int) -> None:
         self.offered = offered
+        self.releases = releases
         self.series = offered
         self.pick: Callable[[Sequence[float]], tuple[float, ...]] | None = None
         self.dropped: dict[str, list[Series]] = {}
@@ -47,10 +43,12 @@ class Admission:
     def __init__(self, on_drop: Drop) -> None:
         self._on_drop = on_drop
         self._layouts: dict[str, _Layout] = {}
-        self._owners: dict[Series, str] = {}
-        self._names: dict[tuple[str, tuple[str, ...]], Series] = {}
+        self._published: dict[Series, _Identity] = {}
+        self._identities: set[_Identity] = set()
         self._families: dict[str, Metric] = {}
         self._taken: dict[str, str] = {}
+        # How often names may have become free for those who were refused them.
+        self._releases = 0
 
     def admit(
         self,
@@ -67,6 +65,10 @@ class Admission:
         offered, values = zip(*points, strict=True)
         layout = self._layouts.get(collector)
         if layout is None or layout.offered != offered:
+            self.forget(collector)
+            layout = self._check(collector, offered, declared, limit)
+        elif layout.dropped and layout.releases != self._releases:
+            self._release(collector)
             layout = self._check(collector, offered, declared, limit)
         for reason, dropped in layout.dropped.items():
             self._on_drop(collector, reason, len(dropped), repr(dropped[0]))
@@ -78,15 +80,17 @@ class Admission:
 
     def forget(self, collector: str) -> None:
         """The collector has nothing to say any more: its names are free."""
-        layout = self._layouts.pop(collector, None)
-        if layout is not None:
-            for series in layout.series:
-                del self._owners[series]
-                del self._names[series.metric.name, series.labels]
-            # Families are few, and one may be shared: keep those still in use.
-            used = {series.metric.family for series in self._owners}
-            self._families = {f: metric for f, metric in self._families.items() if f in used}
-            self._taken = {name: f for name, f in self._taken.items() if f in used}
+        if collector in self._layouts:
+            self._release(collector)
+            self._releases += 1
+
+    def _release(self, collector: str) -> None:
+        for series in self._layouts.pop(collector).series:
+            self._identities.discard(self._published.pop(series))
+        # Families are few, and one may be shared: keep those still in use.
+        used = {series.metric.family for series in self._published}
+        self._families = {f: metric for f, metric in self._families.items() if f in used}
+        self._taken = {name: f for name, f in self._taken.items() if f in used}
 
     def _check(
         self,
@@ -95,15 +99,16 @@ class Admission:
         declared: frozenset[Metric] | None,
         limit: int,
     ) -> _Layout:
-        self.forget(collector)
-        layout = _Layout(offered)
+        layout = _Layout(offered, self._releases)
         kept: list[int] = []
-        for position, series in enumerate(offered):
-            reason = self._objection(series, declared, len(kept) < limit)
+        # All at once: what is no series raises here, before anything is taken.
+        identities = list(map(_identity, offered))
+        for position, (series, identity) in enumerate(zip(offered, identities, strict=True)):
+            reason = self._objection(series, identity, declared, len(kept) < limit)
             if reason is None:
                 kept.append(position)
-                self._owners[series] = collector
-                self._names[series.metric.name, series.labels] = series
+                self._published[series] = identity
+                self._identities.add(identity)
                 self._take_names(series.metric)
             else:
                 layout.dropped.setdefault(reason, []).append(series)
@@ -112,12 +117,12 @@ class Admission:
         return layout
 
     def _objection(
-        self, series: Series, declared: frozenset[Metric] | None, room: bool
+        self, series: Series, identity: _Identity, declared: frozenset[Metric] | None, room: bool
     ) -> str | None:
         metric = series.metric
         if declared is not None and metric not in declared:
             return "undeclared"
-        if series in self._owners or (metric.name, series.labels) in self._names:
+        if identity in self._identities:
             return "duplicate"
         if self._is_in_conflict(metric):
             return "conflict"
@@ -144,9 +149,10 @@ class Admission:
         odd = [one for one, number in zip(series, numbers, strict=True) if number is None]
         if odd:
             self._on_drop(collector, "invalid", len(odd), repr(odd[0]))
-            kept = tuple(o for o, number in zip(series, numbers, strict=True) if number is not None)
-            if kept != layout.finite:
-                layout.finite = kept
+            kept = [i for i, number in enumerate(numbers) if number is not None]
+            finite = picker(kept)(series)
+            if finite != layout.finite:
+                layout.finite = finite
             series = layout.finite
         return series, tuple(number for number in numbers if number is not None)
 
@@ -172,13 +178,19 @@ def _number(value: object) -> float | None:
     return value if type(value) in _NUMBERS else float(value)
 
 
+def _identity(series: Series) -> _Identity:
+    """What Prometheus tells series apart by: the order of labels does not count, and an empty
+    label is none."""
+    pairs = zip(series.metric.labels, series.labels, strict=True)
+    return series.metric.name, frozenset(pair for pair in pairs if pair[1])
+
+
 def _names(metric: Metric) -> tuple[str, ...]:
-    """The names that the family of `metric` occupies in a scrape."""
-    family = metric.family
-    if metric.kind is Kind.COUNTER and metric.name == family:
-        return (family,)  # a site script's counter that does not end in _total
-    return (family, *(family + suffix for suffix in _SUFFIXES.get(metric.kind, ())))
+    """The names that no other family may have beside that of `metric`."""
+    created = ("_created",) if metric.kind in _CREATED else ()
+    suffixes = dict.fromkeys(("", *SUFFIXES.get(metric.kind, ()), *created))
+    return tuple(metric.family + suffix for suffix in suffixes)
 
 
 def _header(metric: Metric) -> _Header:
-    return metric.kind, metric.unit, metric.help, _names(metric)
+    return metric.kind, metric.unit, metric.help

@@ -9,6 +9,8 @@ whole. https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +21,7 @@ from prometheus_client import parser
 from prometheus_client.samples import Sample as ParsedSample
 
 from telemetryd.errors import ReadError
-from telemetryd.metric import Kind
+from telemetryd.metric import SUFFIXES, Kind
 
 # The parser takes time that grows with the square of a line's length. No sane line is as long.
 _LONGEST_LINE = 16384
@@ -33,17 +35,7 @@ _KINDS = {
     "untyped": Kind.UNKNOWN,
     "unknown": Kind.UNKNOWN,
 }
-# What may follow the name of a family on its sample lines.
-_SUFFIXES = {
-    Kind.HISTOGRAM: ("_bucket", "_sum", "_count"),
-    Kind.SUMMARY: ("", "_sum", "_count"),
-}
-# What OpenMetrics forbids other families to be called.
-_RESERVED = {
-    Kind.COUNTER: ("", "_total", "_created"),
-    Kind.HISTOGRAM: ("", "_bucket", "_sum", "_count", "_created"),
-    Kind.SUMMARY: ("", "_sum", "_count", "_created"),
-}
+# The label that tells apart the samples of one histogram or summary.
 _DETAIL = {Kind.HISTOGRAM: "le", Kind.SUMMARY: "quantile"}
 
 Labels = tuple[tuple[str, str], ...]
@@ -72,7 +64,8 @@ class Family:
     @property
     def reserved(self) -> tuple[str, ...]:
         """The names that no other family may have beside this one."""
-        return tuple(self.name + suffix for suffix in _RESERVED.get(self.kind, ("",)))
+        suffixes = ("", *SUFFIXES[self.kind], "_created") if self.kind in SUFFIXES else ("",)
+        return tuple(self.name + suffix for suffix in suffixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +74,34 @@ class Page:
 
     families: tuple[Family, ...]
     faults: tuple[ReadError, ...]
+
+
+def read(path: str, status: os.stat_result, longest: int) -> tuple[bytes, os.stat_result]:
+    """A file, with its status from before it was read; `status` is what lstat said of it.
+
+    Raises OSError, and ReadError for what is longer, or is no regular file: a pipe or a device,
+    even one that takes its place just now, is neither read nor waited for.
+    """
+    _check_type(status)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        _check_type(status)
+        parts: list[bytes] = []
+        left = longest + 1
+        while left > 0 and (part := os.read(fd, min(left, 1 << 16))):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(fd)
+    if left <= 0:
+        raise ReadError("limit", f"longer than {longest} bytes (max_bytes)")
+    return b"".join(parts), status
+
+
+def _check_type(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ReadError("invalid", "not a regular file; put a file itself here")
 
 
 def parse(data: bytes) -> Page:
@@ -182,8 +203,8 @@ class _Drafts:
                     "parse", f"line {lines.number}: the type of {name} comes twice or too late"
                 )
             draft.kind = kind
-            for suffix in _SUFFIXES.get(kind, ("",)):
-                self._owners.setdefault(name + suffix, draft)
+            for sample_name in draft.sample_names():
+                self._owners.setdefault(sample_name, draft)
         if part.documentation:
             draft.help = part.documentation
         draft.samples.extend(samples)
@@ -209,28 +230,13 @@ class _Draft:
         self.help = ""
         self.samples: list[ParsedSample] = []
 
+    def sample_names(self) -> list[str]:
+        suffixes = SUFFIXES[self.kind] if self.kind in _DETAIL else ("",)
+        return [self.name + suffix for suffix in suffixes]
+
     def families(self, faults: list[ReadError]) -> list[Family]:
         """The family, or nothing if no sample of it is left. Raises ReadError if it is refused."""
-        allowed = [self.name + suffix for suffix in _SUFFIXES.get(self.kind, ("",))]
-        samples: list[Sample] = []
-        odd: list[Sample] = []
-        seen: set[tuple[str, Labels]] = set()
-        for parsed in self.samples:
-            if parsed.timestamp is not None:
-                raise self._refusal("invalid", "has timestamps; leave them out")
-            if parsed.name not in allowed:
-                raise self._refusal("invalid", f"a {self.kind.value} has no {parsed.name}")
-            labels = tuple(sorted((k, v) for k, v in parsed.labels.items() if v))
-            if (parsed.name, labels) in seen:
-                raise self._refusal("duplicate", f"has {_shown(parsed.name, labels)} twice")
-            seen.add((parsed.name, labels))
-            sample = Sample(parsed.name, labels, _float(parsed.value))
-            (samples if self._is_sound(sample) else odd).append(sample)
-        if odd:
-            what = f"{_shown(odd[0].name, odd[0].labels)} cannot be {odd[0].value}"
-            if self.kind is Kind.HISTOGRAM:
-                raise self._refusal("invalid", what)
-            faults.append(self._refusal("invalid", f"{what} ({len(odd)} such samples)"))
+        samples = self._sound(faults)
         if not samples:
             return []
         if self.kind in _DETAIL:
@@ -242,6 +248,30 @@ class _Draft:
             else:
                 kind = Kind.UNKNOWN
         return [Family(name, kind, self.help, self.line, tuple(samples))]
+
+    def _sound(self, faults: list[ReadError]) -> list[Sample]:
+        """The samples, without those whose value is impossible for their kind."""
+        good: list[Sample] = []
+        odd: list[Sample] = []
+        seen: set[tuple[str, Labels]] = set()
+        allowed = self.sample_names()
+        for parsed in self.samples:
+            if parsed.timestamp is not None:
+                raise self._refusal("invalid", "has timestamps; leave them out")
+            if parsed.name not in allowed:
+                raise self._refusal("invalid", f"a {self.kind.value} has no {parsed.name}")
+            labels = tuple(sorted((k, v) for k, v in parsed.labels.items() if v))
+            if (parsed.name, labels) in seen:
+                raise self._refusal("duplicate", f"has {_shown(parsed.name, labels)} twice")
+            seen.add((parsed.name, labels))
+            sample = Sample(parsed.name, labels, _float(parsed.value))
+            (good if self._is_sound(sample) else odd).append(sample)
+        if odd:
+            what = f"{_shown(odd[0].name, odd[0].labels)} cannot be {odd[0].value}"
+            if self.kind is Kind.HISTOGRAM:
+                raise self._refusal("invalid", what)
+            faults.append(self._refusal("invalid", f"{what} ({len(odd)} such samples)"))
+        return good
 
     def _refusal(self, reason: str, what: str) -> ReadError:
         return ReadError(reason, f"line {self.line}: {self.name}: {what}")
@@ -258,7 +288,7 @@ class _Draft:
     def _grouped(self, samples: list[Sample]) -> list[Sample]:
         """The samples of each histogram or summary side by side, its buckets or quantiles first
         and in order."""
-        detail, plain = _DETAIL[self.kind], self.name + _SUFFIXES[self.kind][0]
+        detail, plain = _DETAIL[self.kind], self.sample_names()[0]
         groups: dict[Labels, list[tuple[float, Sample]]] = {}
         for sample in samples:
             labels, bound = sample.labels, math.inf

@@ -83,7 +83,7 @@ class Host:
     procfs: str = "/proc"
     sysfs: str = "/sys"
     rootfs: str = "/"
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(default_factory=Clock, compare=False)
     statvfs: Callable[[str], os.statvfs_result] = os.statvfs
 
     def proc(self, *parts: str) -> str:

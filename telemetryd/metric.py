@@ -31,6 +31,15 @@ class Kind(enum.Enum):
     UNKNOWN = "unknown"
 
 
+# What stands behind the name of a family on its sample lines; nothing, for the kinds not named.
+SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    Kind.COUNTER: ("_total",),
+    Kind.INFO: ("_info",),
+    Kind.HISTOGRAM: ("_bucket", "_sum", "_count"),
+    Kind.SUMMARY: ("", "_sum", "_count"),
+}
+
+
 class Unit(enum.Enum):
     """Base units only; a reading in another unit is converted where it is read."""
 
@@ -107,7 +116,8 @@ class Metric:
     ) -> Metric:
         """A metric whose name somebody else chose, such as a site script's.
 
-        Raises ValueError for names that Prometheus would refuse.
+        Raises ValueError for names that Prometheus would refuse, and for a name that has not the
+        form which OpenMetrics asks of its kind (a counter ends in `_total`).
         """
         metric = object.__new__(cls)
         values = {
@@ -122,6 +132,8 @@ class Metric:
         }
         for key, value in values.items():
             object.__setattr__(metric, key, value)
+        if name not in [family + suffix for suffix in SUFFIXES.get(kind, ("",))]:
+            raise ValueError(f"{name}: no sample of the {kind.value} {family} can have this name")
         metric._name(family, name)
         return metric
 

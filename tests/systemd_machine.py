@@ -36,8 +36,9 @@ class CannotBootError(Exception):
 
 
 class Machine:
-    """`root` is its file system, `local` its /usr/local, both to be filled as one likes; `binds` are read-only paths of this
-    machine that it sees too; `tmpfs` are mount points with a size each, such as "/home:size=8M"."""
+    """`root` is its file system and `local` its /usr/local: fill them as you like. `binds` are
+    paths of this machine that it may read too; `tmpfs` are mount points, such as "/home:size=8M".
+    """
 
     def __init__(self, root, binds=(), tmpfs=()):
         self.root = Path(root)

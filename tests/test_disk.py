@@ -180,12 +180,31 @@ def test_a_row_that_is_not_whole_is_absent_and_reported_and_the_others_go_on(
     assert len(faults) == 1
 
 
-def test_a_number_that_turns_into_none_in_a_row_of_the_same_length_is_found(tree: Path) -> None:
+def test_a_number_that_is_none_is_found_and_so_is_its_return(tree: Path) -> None:
     disk, faults = disk_at(tree)
-    values_of(disk)
+    healthy = values_of(disk)
     write_tree(tree, {"proc/diskstats": diskstats(sda=SDA.replace("2048", "x"), sdb=IDLE)})
     assert devices(values_of(disk)) == {"sdb"}
     assert [reason for reason, _ in faults] == ["parse"]
+    write_tree(tree, {"proc/diskstats": diskstats(sda=SDA, sdb=IDLE)})
+    assert values_of(disk).keys() == healthy.keys()
+
+
+def test_a_last_number_that_is_cut_short_is_not_taken_for_a_smaller_one(tree: Path) -> None:
+    text = diskstats(sdb=IDLE, sda=SDA)
+    write_tree(tree, {"proc/diskstats": text})
+    disk, faults = disk_at(tree)
+    values_of(disk)
+    write_tree(tree, {"proc/diskstats": text[:-2]})
+    assert devices(values_of(disk)) == {"sdb"}
+    assert [reason for reason, _ in faults] == ["parse"]
+
+
+def test_a_disk_in_the_place_of_another_has_its_own_name(tree: Path) -> None:
+    disk, _ = disk_at(tree)
+    values_of(disk)
+    write_tree(tree, {"proc/diskstats": diskstats(sda=SDA, sdc=IDLE), **blocks("sdc")})
+    assert devices(values_of(disk)) == {"sda", "sdc"}
 
 
 def test_a_name_that_is_not_utf8_becomes_a_valid_label(tree: Path) -> None:

@@ -104,6 +104,8 @@ def test_no_collector_opens_an_absolute_path_on_its_own(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            if called == "Metric":
+                continue  # names its source, opens nothing
             assert called not in {"open", "os.open", "io.open", "Path"}, f"line {node.lineno}"
             for argument in node.args:
                 text = argument.value if isinstance(argument, ast.Constant) else None

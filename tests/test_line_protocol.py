@@ -288,7 +288,7 @@ def _expected(points: list[Point], labels: dict[str, str]) -> _Found:
         tags = {f"{k}_" if k in RESERVED else k: v for k, v in tags.items()}
         measurement = f"telemetryd_{metric.subsystem}" if metric.subsystem else metric.family
         field = metric.name[len(measurement) :]
-        field = (field[1:] if field.startswith("_") else field) or "value"
+        field = field.removeprefix("_") or "value"
         field = f"{field}_" if field in RESERVED else field
         fields = found.setdefault((measurement, tuple(sorted(tags.items()))), {})
         fields.setdefault(field, _bits(value))

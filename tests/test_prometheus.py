@@ -171,30 +171,6 @@ def test_the_families_of_site_scripts_are_the_oracles_too(page: Page) -> None:
     assert_same(page)
 
 
-@FORMATS
-def test_a_script_that_writes_a_histogram_column_by_column_still_makes_a_valid_page(
-    form: Format,
-) -> None:
-    page = Page(families=[OracleMetric("run", "By a script.", "histogram")])
-    points: list[Point] = []
-    for suffix, labels in (("_bucket", ("site", "le")), ("_sum", ("site",)), ("_count", ("site",))):
-        metric = foreign("run", suffix, Kind.HISTOGRAM, *labels)
-        points += [(metric.at(site, *["+Inf"] * (len(labels) - 1)), 3) for site in ("a", "b")]
-    (family,) = PARSERS[form](Renderer().render([batch_of(points)], form).decode())
-    assert [one.labels["site"] for one in family.samples] == ["a"] * 3 + ["b"] * 3
-    assert page.families[0].type == family.type
-
-
-def test_a_scripts_counter_without_total_keeps_its_name_in_both_formats() -> None:
-    points: list[Point] = [(foreign("runs", "", Kind.COUNTER).at(), 3)]
-    (openmetrics,) = parsed(
-        Renderer().render([batch_of(points)], Format.OPENMETRICS), Format.OPENMETRICS
-    )
-    assert openmetrics[:2] == ("runs", "unknown")
-    text = Renderer().render([batch_of(points)], Format.TEXT).decode()
-    assert text == "# HELP runs By a script.\n# TYPE runs counter\nruns 3\n"
-
-
 def test_a_help_text_that_is_not_utf8_does_not_cost_the_page() -> None:
     metric = Metric.foreign(
         "x", family="x", kind=Kind.GAUGE, help_text="caf\udce9", labels=(), source="site.prom"

@@ -28,7 +28,7 @@ from telemetryd.instruments import PUSH_LAST_SUCCESS, PUSH_POINTS, PUSH_REQUESTS
 
 # For what only an operator can mend.
 PATIENCE_S = 60.0
-# With k bad points among n, finding them takes at most k * (2 * log2(n) + 2) requests.
+# Finding k bad points among n takes at most k * (2 * ceil(log2(n)) + 2) requests.
 MOST_REQUESTS_PER_BODY = 64
 # Characters of a dropped body that are logged.
 _SHOWN = 200
