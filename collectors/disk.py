@@ -20,7 +20,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import add, sub
 
 from pydantic import Field
 
@@ -29,13 +28,16 @@ from telemetryd.errors import ReadError, Unavailable
 from telemetryd.host import Host, Table
 from telemetryd.metric import Kind, Metric, Point, Series, Unit
 from telemetryd.pick import picker
+from telemetryd.summed_times import SummedTimes
 
 _SECTOR_BYTES = 512
 _NAME = 2
 _FEWEST_COLUMNS = 14
 _PATH = re.compile(r"(nvme[0-9]+)c[0-9]+(n[0-9]+)\Z")
-# What a disk is changes rarely (a volume grows, accounting is switched): a guess, and cheap.
+# What a disk is changes rarely (a volume grows, accounting is switched): a guess, and cheap. A new
+# disk's row and its folder in sysfs do not appear at the same instant: look once more soon after.
 _DESCRIBE_EVERY_NS = 60_000_000_000
+_DESCRIBE_SOON_NS = 1_000_000_000
 
 _FILE = "/proc/diskstats, admin-guide/iostats.rst"
 OPERATIONS = Metric(
@@ -133,7 +135,7 @@ class Disk(Collector):
         self._pick = picker(())
         self._series: list[Series] = []
         self._ends = (0, 0, 0, 0)
-        self._times = _SummedTimes()
+        self._times = SummedTimes()
         # The disks that are published, with what describes them; None: not looked for yet.
         self._disks: dict[str, list[Point]] | None = None
         self._candidates: list[str] = []
@@ -260,8 +262,9 @@ class Disk(Collector):
                 if name in counted and _disk_of(name) not in counted - {name}
             }
             self._described = list(chain.from_iterable(self._disks.values()))
+            settled = candidates == self._candidates
+            self._describe_at_ns = now_ns + (_DESCRIBE_EVERY_NS if settled else _DESCRIBE_SOON_NS)
             self._candidates = candidates
-            self._describe_at_ns = now_ns + _DESCRIBE_EVERY_NS
         return [row for row in rows if row.name in self._disks]
 
     def _counts(self, disk: str, numbers: Sequence[bytes]) -> bool:
@@ -313,67 +316,3 @@ def _disk_of(path: str) -> str:
 def _in_sysfs(disk: str) -> str:
     """The name of a disk as a file: cciss/c0d0 is cciss!c0d0 (lib/kobject.c)."""
     return disk.replace("/", "!")
-
-
-class _SummedTimes:
-    """Milliseconds summed over operations, which the kernel prints in 32 bits: at a depth of 100
-    they wrap twice a day. Added up here from 0, exact across the wraps (block/genhd.c,
-    diskstats_show).
-
-    A time that falls by more than half its range has wrapped. A smaller step back, or one of a
-    disk whose counts of operations fell as well (it was replaced or reset), adds nothing.
-    """
-
-    _RANGE = 1 << 32
-
-    def __init__(self) -> None:
-        self.reset = False
-        self._series: Sequence[Series] = ()
-        self._owners: Sequence[int] = ()
-        self._count_owners: Sequence[int] = ()
-        self._before: Sequence[int] | None = None
-        self._counts: Sequence[int] = ()
-        self._totals: list[int] = []
-        self._kept: dict[Series, tuple[int, int]] = {}
-
-    def arrange(
-        self, series: Sequence[Series], owners: Sequence[int], count_owners: Sequence[int]
-    ) -> None:
-        """From now on these are the times; `owners` tells which disk each time and each count
-        belongs to. Those that were there before go on."""
-        if series == self._series and self._before is not None:
-            return
-        if self._before is not None:
-            pairs = zip(self._before, self._totals, strict=True)
-            self._kept = dict(zip(self._series, pairs, strict=True))
-        self._series, self._owners, self._count_owners = series, owners, count_owners
-        self._before = None
-
-    def advance(self, now: Sequence[int], counts: Sequence[int]) -> list[float]:
-        """The totals in seconds, with these readings in milliseconds added."""
-        before = self._before
-        if before is None:
-            kept = [self._kept.get(one, (ms, 0)) for one, ms in zip(self._series, now, strict=True)]
-            before = [ms for ms, _ in kept]
-            self._totals = [total for _, total in kept]
-            self._counts = counts
-        steps = list(map(sub, now, before))
-        self.reset = False
-        if min(steps, default=0) < 0:
-            steps = self._mend(steps, counts)
-        self._totals = list(map(add, self._totals, steps))
-        self._before, self._counts = now, counts
-        return [total / 1000 for total in self._totals]
-
-    def _mend(self, steps: Sequence[int], counts: Sequence[int]) -> list[int]:
-        fallen = {
-            owner
-            for owner, now, before in zip(self._count_owners, counts, self._counts, strict=True)
-            if now < before
-        }
-        self.reset = bool(fallen)
-        mended = []
-        for owner, step in zip(self._owners, steps, strict=True):
-            wrapped = step + self._RANGE if step < -self._RANGE // 2 else step
-            mended.append(0 if owner in fallen or wrapped < 0 else wrapped)
-        return mended

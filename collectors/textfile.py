@@ -18,7 +18,7 @@ from telemetryd.duration import Bytes, Seconds
 from telemetryd.errors import ReadError, Unavailable, reason_of
 from telemetryd.exposition import Family, Page, Sample, parse, read
 from telemetryd.host import Host
-from telemetryd.metric import PREFIX, Kind, Metric, Point, Series, Unit
+from telemetryd.metric import PREFIX, Kind, Metric, Point, Unit
 
 _SOURCE = "textfile, prometheus.io/docs/instrumenting/exposition_formats"
 # A file that is written again within the clock's resolution keeps its times. So what was written
@@ -168,20 +168,20 @@ class Textfile(Collector):
         metrics, self._metrics = self._metrics, {}
         arranged: list[Point] = []
         claims: dict[str, _Claim] = {}
-        owners: dict[Series, str] = {}
+        owners: dict[str, str] = {}
         for name, file in self._files.items():
             file.conflicts = []
             for family in file.page.families:
                 try:
                     _check_names(family, claims)
+                    _check_groups(family, owners)
                     points = list(self._points_of(family, metrics))
-                    _check_series(points, owners)
                 except ReadError as error:
                     what = f"line {family.line}: {error}"
                     file.conflicts.append(ReadError(error.reason, what))
                     continue
                 claims.update(dict.fromkeys(family.reserved, _Claim(family, name)))
-                owners.update(dict.fromkeys([series for series, _ in points], name))
+                owners.update(dict.fromkeys(family.groups, name))
                 arranged += points
         self._points = arranged
 
@@ -209,11 +209,11 @@ def _metric(family: Family, sample: Sample, labels: tuple[str, ...]) -> Metric:
         raise ReadError("invalid", str(error)) from error
 
 
-def _check_series(points: list[Point], owners: Mapping[Series, str]) -> None:
-    """Raises ReadError if a series is in another file."""
-    for series, _ in points:
-        if series in owners:
-            raise ReadError("duplicate", f"{series!r} is in {owners[series]} too")
+def _check_groups(family: Family, owners: Mapping[str, str]) -> None:
+    """Raises ReadError if a series, or a part of a histogram or summary, is in another file."""
+    for group in family.groups:
+        if group in owners:
+            raise ReadError("duplicate", f"{group} is in {owners[group]} too")
 
 
 def _check_names(family: Family, claims: Mapping[str, _Claim]) -> None:

@@ -62,6 +62,15 @@ class Family:
     samples: tuple[Sample, ...]
 
     @property
+    def groups(self) -> dict[str, None]:
+        """What it has values of, as text: series, or whole histograms and summaries, whose lines
+        must stand together."""
+        detail = _DETAIL.get(self.kind)
+        if detail is None:
+            return {_shown(sample.name, sample.labels): None for sample in self.samples}
+        return {_shown(self.name, _without(detail, one.labels)): None for one in self.samples}
+
+    @property
     def reserved(self) -> tuple[str, ...]:
         """The names that no other family may have beside this one."""
         suffixes = ("", *SUFFIXES[self.kind], "_created") if self.kind in SUFFIXES else ("",)
@@ -287,14 +296,14 @@ class _Draft:
 
     def _grouped(self, samples: list[Sample]) -> list[Sample]:
         """The samples of each histogram or summary side by side, its buckets or quantiles first
-        and in order."""
+        and in order. Raises ReadError for one that is not whole."""
         detail, plain = _DETAIL[self.kind], self.sample_names()[0]
         groups: dict[Labels, list[tuple[float, Sample]]] = {}
         for sample in samples:
             labels, bound = sample.labels, math.inf
             if sample.name == plain:
                 bound = self._bound(sample, dict(labels).get(detail, ""))
-                labels = tuple(pair for pair in labels if pair[0] != detail)
+                labels = _without(detail, labels)
             groups.setdefault(labels, []).append((bound, sample))
         ordered: list[Sample] = []
         for group in groups.values():
@@ -340,6 +349,10 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _without(label: str, labels: Labels) -> Labels:
+    return tuple(pair for pair in labels if pair[0] != label)
 
 
 def _shown(name: str, labels: Labels) -> str:

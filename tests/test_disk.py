@@ -200,6 +200,16 @@ def test_a_last_number_that_is_cut_short_is_not_taken_for_a_smaller_one(tree: Pa
     assert [reason for reason, _ in faults] == ["parse"]
 
 
+def test_a_disk_whose_row_comes_before_its_folder_is_found_a_second_later(tree: Path) -> None:
+    clock = FakeClock()
+    disk, _ = disk_at(tree, clock)
+    write_tree(tree, {"proc/diskstats": diskstats(sda=SDA, sdb=IDLE, sdc=SDA)})
+    assert devices(values_of(disk)) == {"sda", "sdb"}
+    write_tree(tree, blocks("sdc"))
+    clock.tick(1)
+    assert devices(values_of(disk)) == {"sda", "sdb", "sdc"}
+
+
 def test_a_disk_in_the_place_of_another_has_its_own_name(tree: Path) -> None:
     disk, _ = disk_at(tree)
     values_of(disk)

@@ -17,7 +17,7 @@ from support.line_parser import RESERVED, Line, Refused, parse
 from telemetryd.batch import Batch
 from telemetryd.delivery.queue import Body
 from telemetryd.exporters.line_protocol import Encoder, halve, tag_value
-from telemetryd.metric import Kind, Metric, Point, Unit
+from telemetryd.metric import SUFFIXES, Kind, Metric, Point, Unit
 
 WALL_NS = 1_700_000_000_123_456_789
 
@@ -27,9 +27,9 @@ INFO = Metric("gpu", "", Kind.INFO, Unit.NONE, "Help.", "test", ("uuid", "empty"
 LOAD = Metric("cpu", "load", Kind.GAUGE, Unit.NONE, "Help.", "test", ("minutes",))
 
 
-def foreign(name: str, family: str, *labels: str) -> Metric:
+def foreign(name: str, family: str, *labels: str, kind: Kind = Kind.UNKNOWN) -> Metric:
     return Metric.foreign(
-        name, family=family, kind=Kind.UNKNOWN, help_text="", labels=labels, source="test"
+        name, family=family, kind=kind, help_text="", labels=labels, source="test"
     )
 
 
@@ -61,10 +61,10 @@ def test_an_info_metric_is_a_field_called_info_and_empty_tags_are_left_out() -> 
 
 def test_a_foreign_metric_has_its_family_as_measurement() -> None:
     points = [
-        (foreign("job_seconds_sum", "job_seconds", "job_name").at("x"), 1.5),
-        (foreign("job_seconds_count", "job_seconds", "job_name").at("x"), 2),
+        (foreign("job_seconds_sum", "job_seconds", "job_name", kind=Kind.SUMMARY).at("x"), 1.5),
+        (foreign("job_seconds_count", "job_seconds", "job_name", kind=Kind.SUMMARY).at("x"), 2),
         (foreign("backup_age", "backup_age").at(), 3),
-        (foreign("runs_total", "runs").at(), 4),
+        (foreign("runs_total", "runs", kind=Kind.COUNTER).at(), 4),
     ]
     assert encode(points) == (
         f"job_seconds,host=n1,job_name=x sum=1.5,count=2 {WALL_NS}\n"
@@ -86,7 +86,7 @@ def test_a_label_of_the_metric_comes_before_a_configured_one() -> None:
 
 
 def test_reserved_names_are_changed_without_meeting_others() -> None:
-    metric = foreign("x_time", "x", "time", "time_", "_field")
+    metric = Metric("x", "time", Kind.GAUGE, Unit.NONE, "", "", labels=("time", "time_", "_field"))
     (line,) = parse(encode([(metric.at("a", "b", "c"), 1)]).encode())
     assert line.tags == {"host": "n1", "time__": "a", "time_": "b", "_field_": "c"}
     assert line.fields == {"time_": 1.0}
@@ -246,8 +246,9 @@ def _points(draw: st.DrawFn) -> list[Point]:
             metric = Metric(subsystem, quantity, kind, unit, "", "", labels)
         else:
             family = draw(_metric_names)
-            suffix = draw(st.sampled_from(["", "_sum", "_bucket", "_time"]))
-            metric = foreign(family + suffix, family, *labels)
+            kind = draw(st.sampled_from(Kind))
+            suffix = draw(st.sampled_from(SUFFIXES.get(kind, ("",))))
+            metric = foreign(family + suffix, family, *labels, kind=kind)
         for _ in range(draw(st.integers(1, 3))):
             series = metric.at(*[draw(_texts) for _ in labels])
             points[metric.name, series.labels] = series, draw(_values)

@@ -78,9 +78,7 @@ def test_a_kernel_without_an_estimate_of_available_memory_has_no_such_series() -
     assert not faults
 
 
-def test_a_recent_kernel_gives_all_that_is_declared_but_what_it_is_built_without() -> (
-    None
-):
+def test_a_recent_kernel_gives_all_that_is_declared_but_what_it_is_built_without() -> None:
     memory, faults = memory_at(FIXTURES / "memory" / "linux-6.18")
     given = {series.metric for series, _ in memory.sample()}
     missing = {metric.name for metric in set(Memory.metrics) - given}

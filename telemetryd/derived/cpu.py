@@ -35,11 +35,14 @@ class CpuUtilization(Derivation):
         self._all = Account("cpu", "all", config.peak_window)
         self._cores: list[Account] = []
         self._known: dict[str, Account] = {}
+        self._collector = ""
 
-    def forget(self, collector: str) -> None:  # noqa: ARG002  (only one collector has CPU times)
-        self._counters = Counters(TIME)
+    def forget(self, collector: str) -> None:
+        if collector == self._collector:
+            self._counters = Counters(TIME)
 
     def update(self, batch: Batch, latest: LatestTable) -> Iterator[Point]:  # noqa: ARG002
+        self._collector = batch.collector
         step = self._counters.advance(batch)
         if self._counters.changed:
             self._look_at_cores()

@@ -1,0 +1,12 @@
+"""Fixtures that several files of tests share."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from support.web import loop, serve
+
+__all__ = ["loop", "serve"]
+
+# Machines that run tests are shared and noisy: no example fails for being slow.
+settings.register_profile("telemetryd", deadline=None, max_examples=60)
+settings.load_profile("telemetryd")
