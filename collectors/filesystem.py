@@ -73,10 +73,13 @@ READ_ONLY = Metric(
 )  # fmt: skip
 DEVICE_ERROR = Metric(
     "filesystem", "device_error", Kind.GAUGE, Unit.NONE,
-    "1 if the filesystem does not answer (stuck or failing), 0 if it does.", _STATVFS, _LABELS,
+    "1 if the filesystem gives no sizes (stuck, failing or hidden from the daemon), 0 if it does.",
+    _STATVFS, _LABELS,
 )  # fmt: skip
 
-_HIDDEN = ReadError("missing", "the daemon's mount namespace has another filesystem there")
+_HIDDEN = ReadError(
+    "missing", "the daemon finds another filesystem there; its unit or rootfs hides this one"
+)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -84,6 +87,9 @@ class FilesystemConfig(CollectorConfig, Filters):
     """include and exclude are patterns of mount points."""
 
     interval: Seconds = Field(10.0, ge=0.05, le=3600, description="time between two samples")
+    include: tuple[str, ...] = Field(
+        ("*",), description="shell patterns of the mount points to watch"
+    )
     exclude: tuple[str, ...] = Field(
         TRANSIENT, description="shell patterns of the mount points to leave alone"
     )

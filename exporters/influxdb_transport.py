@@ -178,6 +178,7 @@ class Transport:
             return _Answer(error.status, str(error.message), error.headers)
         except (exceptions.HTTPError, OSError) as error:
             return _Answer(0, str(error) or type(error).__name__, {}, error)
+        # Or another 2xx: the client does not tell.
         return _Answer(204, "", {})
 
     def _remedy(self, answer: _Answer) -> str:

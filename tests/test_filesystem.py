@@ -232,6 +232,10 @@ def test_of_mounts_over_mounts_only_those_that_a_path_reaches_are_seen(
     assert {path: mount.source for path, mount in mounts.items()} == {"/": "/dev/sda2", **found}
 
 
+def test_a_machine_that_runs_from_memory_has_a_root_that_is_its_own_parent() -> None:
+    assert list(visible(mounts_of(b"1 1 0:2 / / rw - tmpfs rootfs rw\n"))) == ["/"]
+
+
 def test_without_mount_tables_the_collector_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="self/mountinfo"):
         Filesystem(FilesystemConfig(), host_at(tmp_path))

@@ -61,6 +61,13 @@ def value(scrape, name):
     return float(found[1])
 
 
+def fetch(wheels, builder):
+    """Put what pip needs to install from the source tree into a folder: the node has no network."""
+    subprocess.run([PYTHON, "-m", "venv", builder], check=True, capture_output=True)
+    command = [builder / "bin/python", "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels]
+    subprocess.run([*command, SOURCE, "hatchling"], check=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     """A machine on which telemetryd was installed by the installer, and so runs as a service."""
@@ -71,11 +78,7 @@ def node(tmp_path_factory):
         pytest.skip(f"{PYTHON} cannot make a virtual environment (apt install python3-venv)")
     place = tmp_path_factory.mktemp("node")
     wheels = place / "wheels"
-    builder = place / "builder"
-    subprocess.run([PYTHON, "-m", "venv", builder], check=True, capture_output=True)
-    wanted = [str(SOURCE), "hatchling"]
-    command = [builder / "bin/python", "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels]
-    subprocess.run([*command, *wanted], check=True, timeout=300)
+    wheels.mkdir()
     node = Node(
         place / "root",
         binds=[f"{SOURCE}:/source", f"{wheels}:/wheels"],
@@ -86,6 +89,7 @@ def node(tmp_path_factory):
     except systemd_machine.CannotBootError as error:
         pytest.skip(str(error))
     try:
+        fetch(wheels, place / "builder")
         node.write("/etc/telemetryd/telemetryd.toml", CONFIG)
         node.script("install.sh")
         yield node
@@ -96,10 +100,10 @@ def node(tmp_path_factory):
 def test_the_installed_service_runs_as_its_own_user_and_answers(node):
     assert node.show("telemetryd", "ActiveState") == "active"
     assert node.show("telemetryd", "UnitFileState") == "enabled"
-    assert node.run("ps", "-o", "user:20=,ni=", "-p", str(node.pid())).stdout.split() == [
-        "telemetryd",
-        "-10",
-    ]
+    process = f"/proc/{node.pid()}"
+    assert node.run("stat", "--format=%U", process).stdout == "telemetryd\n"
+    # The 19th field, counted behind the name in parentheses: proc_pid_stat(5).
+    assert node.run("cat", f"{process}/stat").stdout.rpartition(")")[2].split()[16] == "-10"
     assert (node.root / "var/lib/telemetryd/textfile").is_dir()
     wait_for("a scrape", lambda: "telemetryd_cpu_time_seconds_total{" in node.scrape())
 

@@ -121,4 +121,7 @@ class Room:
         for probe in self.probes.values():
             probe.gate.set()
         self.lane.stop()
+        for probe in self.probes.values():
+            for thread in probe.threads:
+                thread.join(PATIENCE_S)
         assert self.lane.join(PATIENCE_S)
