@@ -173,7 +173,7 @@ class _Plan:
 def _tags(series: Series, labels: Mapping[str, str]) -> _Tags:
     """Name and value of each tag, sorted as receivers like them."""
     given = {**labels, **dict(zip(series.metric.labels, series.labels, strict=True))}
-    tags = {name: tag_value(value) for name, value in given.items() }
+    tags = {name: tag_value(value) for name, value in given.items() if value}
     for name in _RESERVED.intersection(tags):
         free = f"{name}_"
         while free in tags:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.clock import FakeClock
 from support.trees import Bench, host_at, values_of, write_tree
@@ -466,6 +466,7 @@ fill = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(fill, st.none()), min_size=1, max_size=30))
 def test_any_levels_give_ratios_up_to_one_and_an_integral_that_is_their_true_mean(
     ticks: list[tuple[int, int, int, int] | None],

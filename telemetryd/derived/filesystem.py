@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from telemetryd.batch import Batch, LatestTable
 from telemetryd.collectors.filesystem import AVAILABLE, DEVICE_ERROR, FREE, SIZE
 from telemetryd.derivation import Derivation, DerivedConfig
-from telemetryd.derived.steps import GAP_INTERVALS, Columns
+from telemetryd.derived.level import Level
+from telemetryd.derived.steps import Columns
 from telemetryd.derived.utilization import METRICS, Account
 from telemetryd.metric import Metric, Point
 
@@ -34,7 +35,7 @@ class FilesystemUtilization(Derivation):
         self._columns = Columns(*self.inputs)
         # By the labels of the filesystem: where its levels stand in a batch, none if they do not.
         self._positions: dict[tuple[str, ...], tuple[int, ...]] = {}
-        self._filesystems: dict[tuple[str, ...], _Filesystem] = {}
+        self._filesystems: dict[tuple[str, ...], Level] = {}
 
     def forget(self, collector: str) -> None:
         if collector == self._collector:
@@ -51,9 +52,9 @@ class FilesystemUtilization(Derivation):
             if known is None:
                 if ratio is None:
                     continue
-                known = self._filesystems[labels] = _Filesystem(labels[0])
+                known = self._filesystems[labels] = Level(Account("filesystem", labels[0]))
             known.observe(ratio, batch)
-            yield from known.account.points()
+            yield from known.points()
 
     def _look_at_filesystems(self) -> None:
         found: dict[tuple[str, ...], dict[Metric, int]] = {}
@@ -66,25 +67,6 @@ class FilesystemUtilization(Derivation):
         self._filesystems = {
             labels: known for labels, known in self._filesystems.items() if labels in found
         }
-
-
-class _Filesystem:
-    """The account of one filesystem, with the ratio last read."""
-
-    __slots__ = ("_mono_ns", "_ratio", "account")
-
-    def __init__(self, mount_point: str) -> None:
-        self.account = Account("filesystem", mount_point)
-        self._ratio: float | None = None
-        self._mono_ns = 0
-
-    def observe(self, ratio: float | None, batch: Batch) -> None:
-        before, seconds = self._ratio, (batch.mono_ns - self._mono_ns) / 1e9
-        self._ratio, self._mono_ns = ratio, batch.mono_ns
-        if ratio is None or before is None or not 0 < seconds <= GAP_INTERVALS * batch.interval:
-            self.account.observe(ratio, 0, batch.mono_ns)
-        else:
-            self.account.observe(ratio, seconds, batch.mono_ns, mean=(before + ratio) / 2)
 
 
 def _used(levels: Sequence[float]) -> float | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from telemetryd.batch import Batch, LatestTable
 from telemetryd.collectors.memory import AVAILABLE, SWAP_FREE, SWAP_TOTAL, TOTAL
 from telemetryd.derivation import Derivation, DerivedConfig
-from telemetryd.derived.steps import GAP_INTERVALS, Columns
+from telemetryd.derived.level import Level
+from telemetryd.derived.steps import Columns
 from telemetryd.derived.utilization import METRICS, Account
 from telemetryd.metric import Point
 
@@ -34,7 +35,7 @@ class MemoryUtilization(Derivation):
         super().__init__(config)
         self._collector = ""
         self._columns = Columns(*self.inputs)
-        self._levels: dict[str, _Level] = {}
+        self._levels: dict[str, Level] = {}
 
     def forget(self, collector: str) -> None:
         if collector == self._collector:
@@ -59,28 +60,9 @@ class MemoryUtilization(Derivation):
             if ratio is None:
                 return
             peak_window = self.config.peak_window if resource == "memory" else None
-            level = self._levels[resource] = _Level(Account(resource, "all", peak_window))
+            level = self._levels[resource] = Level(Account(resource, "all", peak_window))
         level.observe(ratio, batch)
-        yield from level.account.points()
-
-
-class _Level:
-    """The account of something of which only the level at each reading is known."""
-
-    __slots__ = ("_mono_ns", "_ratio", "account")
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self._ratio: float | None = None
-        self._mono_ns = 0
-
-    def observe(self, ratio: float | None, batch: Batch) -> None:
-        before, seconds = self._ratio, (batch.mono_ns - self._mono_ns) / 1e9
-        self._ratio, self._mono_ns = ratio, batch.mono_ns
-        if ratio is None or before is None or not 0 < seconds <= GAP_INTERVALS * batch.interval:
-            self.account.observe(ratio, 0, batch.mono_ns)
-        else:
-            self.account.observe(ratio, seconds, batch.mono_ns, mean=(before + ratio) / 2)
+        yield from level.points()
 
 
 def _used_share(total: float | None, left: float | None) -> float | None:
