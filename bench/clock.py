@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 
 _SAMPLED, _SAMPLED_USER, _EXACT = 0, 1, 2
-_MEMORY = ("Rss", "Pss", "Private_Clean", "Private_Dirty")
 
 
 def _read(pid: int, which: int) -> int:
@@ -42,23 +41,37 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory of a process in KiB: resident, proportional (shared pages divided by those who share
-    them), and what would be free again without it."""
+    """Memory of a process in KiB, from /proc/PID/smaps, proc_pid_smaps(5).
+
+    `rss` is resident, in `pss` a shared page is divided by those who share it, `private` would be
+    free again without the process. `alone` is the pss it would have if no other process ran
+    Python: the pages of Python and its packages count in full, whoever else has them now.
+    """
 
     rss: int
     pss: int
     private: int
+    alone: int
 
     @classmethod
-    def of(cls, pid: int | str) -> Memory:
-        """From /proc/PID/smaps_rollup, proc_pid_smaps(5). Raises OSError."""
-        found = dict.fromkeys(_MEMORY, 0)
-        with open(f"/proc/{pid}/smaps_rollup") as lines:
+    def of(cls, pid: int) -> Memory:
+        """Raises OSError if there is no such process."""
+        rss = pss = private = alone = 0
+        is_python = False
+        with open(f"/proc/{pid}/smaps") as lines:
             for line in lines:
-                name, _, value = line.partition(":")
-                if name in found:
-                    found[name] = int(value.split()[0])
-        return cls(found["Rss"], found["Pss"], found["Private_Clean"] + found["Private_Dirty"])
+                name, _, rest = line.partition(" ")
+                match name:
+                    case "Rss:":
+                        rss += (resident := int(rest.split()[0]))
+                    case "Pss:":
+                        pss += (share := int(rest.split()[0]))
+                        alone += resident if is_python else share
+                    case "Private_Clean:" | "Private_Dirty:":
+                        private += int(rest.split()[0])
+                    case _ if not name.endswith(":"):  # the mapping's addresses
+                        is_python = "python" in rest
+        return cls(rss, pss, private, alone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Peer:
             command += [f"--collector.{name}" for name in NODE_EXPORTER_COLLECTORS]
         if self.tree is not None:
             command += [f"--path.procfs={self.tree.procfs}", f"--path.sysfs={self.tree.sysfs}"]
+            # By default it asks the kernel over netlink, and so for our interfaces.
+            command += ["--no-collector.netdev.netlink"]
         return command
 
 
@@ -100,14 +102,10 @@ class Running:
 
 @contextmanager
 def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process that ends with this block, and with us however we end."""
-    process = subprocess.Popen(  # type: ignore[call-overload]
-        command,
-        stdin=subprocess.DEVNULL,
-        cwd=ROOT,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  (only system calls)
-        **options,
-    )
+    """A child process that ends with this block, and with us however we end. `options` are those
+    of subprocess.Popen."""
+    settings = {"stdin": subprocess.DEVNULL, "cwd": ROOT, "preexec_fn": _die_with_parent}
+    process = subprocess.Popen(command, **{**settings, **options})  # type: ignore[call-overload]
     try:
         yield process
     finally:
@@ -117,7 +115,7 @@ def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Pope
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
 

@@ -217,7 +217,7 @@ class _Pool:
         options.update(preload_content=False, decode_content=False, redirect=False, retries=False)
         response = self._pool.request(method, url, **options)
         try:
-            text = response.read().decode("utf-8", "replace")
+            text = response.read(_LONGEST_ANSWER).decode("utf-8", "replace")
         finally:
             # Only if part of the answer was left unread is the connection still its own to close.
             response.close()

@@ -109,8 +109,16 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import faulthandler
+    import resource
+
     from telemetryd.service import Service
 
+    # The watchdog ends a daemon that hangs with SIGABRT: say where each thread was.
+    faulthandler.enable()
+    # Hot files stay open, several for each CPU: the usual soft limit of 1024 is soon reached.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     config = _load(arguments)
     set_up(config.log.level)
     Service(lambda: _load(arguments)).run()

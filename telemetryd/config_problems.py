@@ -61,6 +61,8 @@ class Sources:
             else:
                 value = value.get(key) if isinstance(value, dict) else None
         shown = "" if value is None or isinstance(value, dict) else repr(value)
+        if isinstance(value, bool):
+            shown = shown.lower()
         return Problem(origin, ".".join(path), shown, allowed)
 
 
@@ -107,4 +109,5 @@ def _keys(loc: Sequence[int | str], table: Mapping[str, Any]) -> list[str]:
 
 def _lower(message: str) -> str:
     text = message.removeprefix("Value error, ").removeprefix("Input ")
+    text = text.replace("valid tuple", "list")
     return text[:1].lower() + text[1:]

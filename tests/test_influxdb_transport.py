@@ -298,6 +298,19 @@ def test_tls_files_that_cannot_be_used_are_named_at_the_start(tmp_path: Path, ke
             InfluxDB("influxdb", config, {}, Instruments())
 
 
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(certificates: Path) -> None:
+    subprocess.run(
+        ["openssl", "pkey", "-in", "client.key", "-aes256", "-passout", "pass:x", "-out", "locked"],
+        cwd=certificates, check=True, capture_output=True,
+    )  # fmt: skip
+    files = {"cert_file": certificates / "client.pem", "key_file": certificates / "locked"}
+    config = InfluxDBConfig(
+        url="https://127.0.0.1:1", bucket="b", **{key: str(file) for key, file in files.items()}
+    )
+    with pytest.raises(Unavailable, match=r"client.pem and .*locked for TLS"):
+        InfluxDB("influxdb", config, {}, Instruments())
+
+
 def test_a_path_before_the_api_is_kept(receiver: Receiver) -> None:
     with transport(f"{receiver.url}/influx/") as there:
         assert there.send(LINE).outcome is Outcome.OK

@@ -25,8 +25,8 @@ PROTOBUF = (
 # What `prometheus` 2.42 of Debian 12 sends; taken from the wire.
 PROMETHEUS_2_42 = f"{OPENMETRICS_1},{OPENMETRICS_0};q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 UTF8 = "escaping=allow-utf-8"
-# scrape/scrape.go, acceptHeader, of Prometheus 3.0, with its default scrape_protocols, with
-# native histograms, and with `scrape_protocols: [PrometheusText0.0.4]`.
+# What acceptHeader in scrape/scrape.go of Prometheus 3 makes of the default scrape_protocols, of
+# those with native histograms, and of [PrometheusText0.0.4].
 PROMETHEUS_3 = (
     f"{OPENMETRICS_1};{UTF8};q=0.6,{OPENMETRICS_0};q=0.5,"
     f"text/plain;version=1.0.0;{UTF8};q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
@@ -35,7 +35,7 @@ PROMETHEUS_3_NATIVE = (
     f"{PROTOBUF};q=0.7,{OPENMETRICS_1};{UTF8};q=0.6,{OPENMETRICS_0};q=0.5,"
     f"text/plain;version=1.0.0;{UTF8};q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
-PROMETHEUS_3_TEXT = "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+PROMETHEUS_3_TEXT = "text/plain;version=0.0.4;q=0.6,*/*;q=0.5"
 # Prometheus that puts text first.
 PROMETHEUS_3_TEXT_FIRST = (
     f"text/plain;version=1.0.0;{UTF8};q=0.6,text/plain;version=0.0.4;q=0.5,"

@@ -1,0 +1,219 @@
+"""The daemon beside Debian's prometheus-node-exporter on this machine: `make bench`.
+
+Prints tables and the targets beside them; nothing is asserted. `--write docs/performance.md` puts
+the tables into that document. The raw figures go to bench/out/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import imports
+import jitter
+import report
+from common import disagreements, match
+from measure import WARM_S, Contest, contest
+from peers import ROOT, node_exporter, node_exporters, telemetryd
+from trees import Size, planted
+
+SECTIONS = ("cpu", "memory", "growth", "jitter", "imports")
+SIZES = (Size(8, 4, 2), Size(64, 16, 8), Size(256, 64, 32))
+# Scrapes in quick succession at the end of each round, for the latencies.
+_QUICK = 200
+_QUICK_ON_TREES = 60
+_SHORT = {"rounds": 1, "seconds": 4, "jitter_seconds": 10}
+_OUT = ROOT / "bench" / "out" / "results.json"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bench:
+    """Runs sections, and keeps the tables, the targets and the raw figures."""
+
+    def __init__(self, rounds: int, seconds: int, jitter_seconds: int) -> None:
+        self._rounds = rounds
+        self._seconds = seconds
+        self._jitter_seconds = jitter_seconds
+        self._default: Contest | None = None
+        self._others: list[float] = []
+        self.targets = report.Targets()
+        self.sections: dict[str, str] = {}
+        self.raw: dict[str, object] = {}
+
+    def _contest(self, what: str, seconds: int, quick: int, **options: object) -> Contest:
+        say(f"{what}: {self._rounds} rounds of {seconds} s each")
+        found = contest(
+            telemetryd(**options), node_exporters(**options), self._rounds, seconds, quick, say
+        )
+        self._others += [one.others for one in (*found.ours, *found.theirs)]
+        self.raw[what] = found
+        return found
+
+    def cpu(self) -> None:
+        self._default = default = self._contest("defaults", self._seconds, _QUICK)
+        common = self._contest("common list", self._seconds, 0, only_common=True)
+        self.sections["cpu"] = report.cpu(default, common)
+        self.sections["scrape"] = report.scrapes(default)
+        at_most = self.targets.at_most
+        at_most("CPU a second, of node_exporter's", default.ratio(report.cpu_us), 1.0)
+        at_most("CPU per common series, of node_exporter's", common.ratio(report.cpu_us), 0.5)
+        at_most("scrape p99, of node_exporter's", default.ratio(report.quick_p99), 0.5)
+
+    def memory(self) -> None:
+        default = self._default or self._contest("memory", min(self._seconds, 10), 0)
+        self.sections["memory"] = report.memory(default)
+        alone = statistics.median(one.memory.alone for one in default.ours)
+        self.targets.at_most("PSS with Prometheus alone, MiB", alone / 1024, 40, ".1f")
+
+    def growth(self) -> None:
+        # Half the time each: there is much more to count.
+        seconds = max(2, self._seconds // 2)
+        found = []
+        for size in SIZES:
+            with planted(size) as tree:
+                default = self._contest(f"{size}, defaults", seconds, _QUICK_ON_TREES, tree=tree)
+                common = self._contest(
+                    f"{size}, common list", seconds, 0, tree=tree, only_common=True
+                )
+            found.append((size, default, common))
+            self._check_values(common)
+            per_series = 0.25 if size.cpus >= 256 else 0.5
+            what = f"CPU per common series at {size.cpus} CPUs, of node_exporter's"
+            self.targets.at_most(what, common.ratio(report.cpu_us), per_series)
+        self.sections["growth"] = report.growth(found)
+
+    def _check_values(self, common: Contest) -> None:
+        """On a tree that stands still, both must say the same."""
+        ours, theirs = (rounds[-1].last.series() for rounds in (common.ours, common.theirs))
+        for one in disagreements(match(ours, theirs)):
+            say(f"  NOT THE SAME: {one.ours} {one.our_value}, {one.theirs} {one.their_value}")
+
+    def jitter(self) -> None:
+        say(f"jitter: {self._jitter_seconds} s with every core busy")
+        found = jitter.measure(self._jitter_seconds)
+        self.raw["jitter"] = found
+        self.sections["jitter"] = report.jitter(found)
+        at_most = self.targets.at_most
+        at_most("late ticks p99 with busy cores, ms", found.ours.p99, found.bare.p99 + 5)
+        at_most("ticks missed", max(found.ours.missed, found.counted), 0, ".0f")
+        # As much as the bare thread's own, which cannot drift, and a millisecond.
+        drift = abs(found.bare.drift_ms) + 1
+        at_most(f"drift over {found.seconds} s, ms", abs(found.ours.drift_ms), drift)
+
+    def imports(self) -> None:
+        found = imports.measure()
+        self.raw["imports"] = found
+        self.sections["imports"] = report.imports(found)
+
+    def machine(self) -> str:
+        rows = [
+            ["machine", f"{os.cpu_count()} x {_first('/proc/cpuinfo', 'model name')}"],
+            ["kernel", f"{platform.system()} {platform.release()}"],
+            ["system", _first("/etc/os-release", "PRETTY_NAME").strip('"')],
+            ["Python", platform.python_version()],
+            ["telemetryd", f"commit {_output('git', 'rev-parse', '--short', 'HEAD')}"],
+            ["node_exporter", _node_exporter_version()],
+            ["date", time.strftime("%Y-%m-%d", time.gmtime())],
+            ["rounds", f"{self._rounds} of {self._seconds} s each, after {WARM_S} s of warming up"],
+        ]
+        if self._others:
+            median, most = statistics.median(self._others), max(self._others)
+            others = f"{median:.0%} of all CPU time in the median round, {most:.0%} at most"
+            rows.append(["other work on the machine", others])
+        return report.table(["", ""], rows)
+
+
+def _first(path: str, key: str) -> str:
+    with open(path) as lines:
+        for line in lines:
+            name, separator, value = line.replace(":", "=", 1).partition("=")
+            if separator and name.strip() == key:
+                return value.strip()
+    return "unknown"
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return (done.stdout or done.stderr).strip()
+
+
+def _node_exporter_version() -> str:
+    try:
+        words = _output(node_exporter(), "--version").split()
+    except FileNotFoundError:
+        return "not installed"
+    return f"{words[2]} (Debian)" if len(words) > 2 else "unknown"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each peer (default 5)")
+    parser.add_argument("--seconds", type=int, default=20, help="length of a round (default 20)")
+    parser.add_argument(
+        "--jitter-seconds", type=int, default=150, help="how long to watch the grid (default 150)"
+    )
+    parser.add_argument(
+        "--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)} (default all)"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="one short round, to try the benchmark itself"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables there, too")
+    arguments = parser.parse_args(argv)
+    arguments.only = arguments.only.split(",")
+    unknown = set(arguments.only) - set(SECTIONS)
+    if unknown:
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
+    if arguments.short:
+        if arguments.write:
+            parser.error("--short gives figures that are worth nothing; leave out --write")
+        vars(arguments).update(_SHORT)
+    if arguments.rounds < 1 or arguments.seconds < 2 or arguments.jitter_seconds < 10:
+        parser.error("at least 1 round of 2 seconds, and 10 seconds of jitter")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    # So that the children go in order, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    bench = Bench(arguments.rounds, arguments.seconds, arguments.jitter_seconds)
+    wanted = arguments.only
+    try:
+        node_exporter()
+    except FileNotFoundError as error:
+        wanted = [name for name in wanted if name in {"jitter", "imports"}]
+        say(f"{error}; without it only jitter and imports can be measured")
+    steps: dict[str, Callable[[], None]] = {name: getattr(bench, name) for name in SECTIONS}
+    for name in SECTIONS:
+        if name in wanted:
+            steps[name]()
+    sections = {"machine": bench.machine(), "targets": bench.targets.as_markdown()}
+    sections.update(bench.sections)
+    for name, text in sections.items():
+        print(f"## {name}\n\n{text}")
+    _OUT.parent.mkdir(parents=True, exist_ok=True)
+    _OUT.write_text(json.dumps(report.as_json(bench.raw), indent=1) + "\n")
+    if arguments.write:
+        for name in report.paste(arguments.write, sections):
+            say(f"{arguments.write} has no place for {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
