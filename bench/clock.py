@@ -9,9 +9,11 @@ only ticks of 10 ms.
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 
+_OF_ALL = re.compile(r"/(libc|libm|ld-linux[^/]*)\.so")
 _SAMPLED, _SAMPLED_USER, _EXACT = 0, 1, 2
 
 
@@ -44,8 +46,9 @@ class Memory:
     """Memory of a process in KiB, from /proc/PID/smaps, proc_pid_smaps(5).
 
     `rss` is resident, in `pss` a shared page is divided by those who share it, `private` would be
-    free again without the process. `alone` is the pss it would have if no other process ran
-    Python: the pages of Python and its packages count in full, whoever else has them now.
+    free again without the process. `alone` is the pss it would have if no process shared more
+    with it than the C library, which all have: everything else counts in full. It does not depend
+    on how many other Python programs run now.
     """
 
     rss: int
@@ -57,7 +60,7 @@ class Memory:
     def of(cls, pid: int) -> Memory:
         """Raises OSError if there is no such process."""
         rss = pss = private = alone = 0
-        is_python = False
+        is_shared_by_all = False
         with open(f"/proc/{pid}/smaps") as lines:
             for line in lines:
                 name, _, rest = line.partition(" ")
@@ -66,11 +69,11 @@ class Memory:
                         rss += (resident := int(rest.split()[0]))
                     case "Pss:":
                         pss += (share := int(rest.split()[0]))
-                        alone += resident if is_python else share
+                        alone += share if is_shared_by_all else resident
                     case "Private_Clean:" | "Private_Dirty:":
                         private += int(rest.split()[0])
                     case _ if not name.endswith(":"):  # the mapping's addresses
-                        is_python = "python" in rest
+                        is_shared_by_all = _OF_ALL.search(rest) is not None
         return cls(rss, pss, private, alone)
 
 

@@ -27,8 +27,7 @@ STEPS = (
     ("telemetryd: configuration", "import telemetryd.cli; telemetryd.config.load([], {})"),
     (
         "telemetryd: the rest",
-        "import telemetryd.service, telemetryd.plugins; "
-        "list(telemetryd.plugins.derivation_classes())",
+        "import telemetryd.service as s; list(s.plugins.derivation_classes())",
     ),
 )
 

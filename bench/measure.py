@@ -15,8 +15,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from clock import Cpu, Machine, Memory, wait_until
-from peers import Peer, Running, running
+from common import Matched, disagreements, match
+from peers import Peer, Running, node_exporters, running, telemetryd
 from scrape import Client, Scrape
+from trees import Tree
 
 WARM_S = 4
 # The last moment of its second at which a scrape begins.
@@ -46,22 +48,20 @@ class Round:
 def measure(peer: Peer, seconds: int, quick: int) -> Round:
     """Start the peer, let it warm up, measure it for `seconds`, then scrape it `quick` times."""
     with running(peer) as target, closing(Client(target.port)) as client:
-        return _measure(target, client, seconds, quick)
+        return _measure(target, client, seconds, quick, peer.tree)
 
 
-def _measure(target: Running, client: Client, seconds: int, quick: int) -> Round:
+def _measure(target: Running, client: Client, seconds: int, quick: int, tree: Tree | None) -> Round:
     moments = random.Random(target.port)
     begin = time.monotonic() + 0.2
     for second in range(WARM_S):
-        wait_until(begin + second + moments.uniform(0, _SPREAD_S))
-        client.get()
+        _scrape(client, begin + second, moments, tree)
     begin += WARM_S
     wait_until(begin)
     before, ours, machine = Cpu.of(target.pid), time.process_time_ns(), Machine.now()
     paced = []
     for second in range(seconds):
-        wait_until(begin + second + moments.uniform(0, _SPREAD_S))
-        last = client.get()
+        last = _scrape(client, begin + second, moments, tree)
         paced.append(last.seconds)
     wait_until(begin + seconds)
     cpu = Cpu.of(target.pid).since(before)
@@ -82,6 +82,25 @@ def _measure(target: Running, client: Client, seconds: int, quick: int) -> Round
         others,
         last,
     )
+
+
+def _scrape(client: Client, second: float, moments: random.Random, tree: Tree | None) -> Scrape:
+    """One scrape, at some moment of this second."""
+    wait_until(second)
+    if tree is not None:
+        tree.advance()
+    wait_until(second + moments.uniform(0, _SPREAD_S))
+    return client.get()
+
+
+def disagree(**options: object) -> list[Matched]:
+    """Series that both export, of a tree that stands still, with values that are not the same."""
+    scrapes = []
+    for peer in (telemetryd(**options), node_exporters(**options)):
+        with running(peer) as target, closing(Client(target.port)) as client:
+            time.sleep(WARM_S)
+            scrapes.append(client.get().series())
+    return disagreements(match(*scrapes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common import NODE_EXPORTER_COLLECTORS, TELEMETRYD_CONFIG
 from scrape import Client, Scrape
+from trees import Tree
 
 ROOT = Path(__file__).parent.parent
 NODE_EXPORTER = "prometheus-node-exporter"
@@ -27,14 +28,6 @@ _POLL_S = 0.02
 # A free port may be taken by somebody else before the peer listens on it.
 _TRIES = 3
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Another machine's /proc and /sys."""
-
-    procfs: str
-    sysfs: str
 
 
 @dataclass(frozen=True, slots=True)

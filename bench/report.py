@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -54,7 +54,8 @@ def _quick_p50(one: Round) -> float:
 def _user_us(rounds: Sequence[Round]) -> float:
     """Of all rounds together: the timer tick finds a process that works for milliseconds a second
     only now and then."""
-    share = sum(one.user_us for one in rounds) / sum(one.sampled_us for one in rounds)
+    sampled = sum(one.sampled_us for one in rounds)
+    share = sum(one.user_us for one in rounds) / sampled if sampled else math.nan
     return share * _of_rounds(rounds, cpu_us)
 
 
@@ -201,10 +202,11 @@ def paste(document: Path, sections: dict[str, str]) -> list[str]:
     text = document.read_text()
     lost = []
     for name, content in sections.items():
-        begin, end = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text, count = pattern.subn(lambda _, c=content: f"{begin}\n{c}\n{end}", text)
-        if count == 0:
+        before, begin, rest = text.partition(f"<!-- bench:{name} -->\n")
+        _, end, after = rest.partition(f"<!-- /bench:{name} -->")
+        if end:
+            text = f"{before}{begin}\n{content}\n{end}{after}"
+        else:
             lost.append(name)
     document.write_text(text)
     return lost

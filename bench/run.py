@@ -21,8 +21,7 @@ from pathlib import Path
 import imports
 import jitter
 import report
-from common import disagreements, match
-from measure import WARM_S, Contest, contest
+from measure import WARM_S, Contest, contest, disagree
 from peers import ROOT, node_exporter, node_exporters, telemetryd
 from trees import Size, planted
 
@@ -87,18 +86,13 @@ class Bench:
                 common = self._contest(
                     f"{size}, common list", seconds, 0, tree=tree, only_common=True
                 )
+                for one in disagree(tree=tree, only_common=True):
+                    say(f"  NOT THE SAME: {one}")
             found.append((size, default, common))
-            self._check_values(common)
             per_series = 0.25 if size.cpus >= 256 else 0.5
             what = f"CPU per common series at {size.cpus} CPUs, of node_exporter's"
             self.targets.at_most(what, common.ratio(report.cpu_us), per_series)
         self.sections["growth"] = report.growth(found)
-
-    def _check_values(self, common: Contest) -> None:
-        """On a tree that stands still, both must say the same."""
-        ours, theirs = (rounds[-1].last.series() for rounds in (common.ours, common.theirs))
-        for one in disagreements(match(ours, theirs)):
-            say(f"  NOT THE SAME: {one.ours} {one.our_value}, {one.theirs} {one.their_value}")
 
     def jitter(self) -> None:
         say(f"jitter: {self._jitter_seconds} s with every core busy")

@@ -1,20 +1,20 @@
 """Synthetic /proc and /sys of a machine with so many CPUs, disks and network interfaces.
 
-What grows with the machine is made up here, with numbers that stand still; the files that do not
-are copied from the machine we run on. They lie on a tmpfs where there is one. Reading them skips
-the kernel's own work of making up /proc and /sys, for both peers alike.
+What grows with the machine is made up here; the files that do not are copied from the machine we
+run on. They lie on a tmpfs where there is one. Reading them skips the kernel's own work of making
+up /proc and /sys, for both peers alike. CPU times go on when `Tree.advance` is called, so that
+there is a utilization to derive; everything else stands still.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from peers import Tree
 
 _COPIED = (
     "meminfo", "vmstat", "loadavg", "uptime", "version", "cpuinfo", "pressure/cpu", "pressure/io",
@@ -27,7 +27,15 @@ _COPIED = (
 _TMPFS = Path("/dev/shm")
 _MOUNT_INFO = "22 1 259:0 / / rw,relatime - ext4 /dev/nvme0n1 rw\n"
 _MOUNTS = "/dev/nvme0n1 / ext4 rw,relatime 0 0\n"
+_NET_DEV = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop \
+fifo colls carrier compressed
+"""
 _BOOTED = 1795250358
+# Of a row of /proc/stat: the digits of each number, and where those are that go on.
+_DIGITS = (8, 4, 8, 9, 6, 0, 6, 3, 0, 0)
+_USER, _IDLE = 0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +50,63 @@ class Size:
         return f"{self.cpus} CPUs, {self.disks} disks, {self.nics} NICs"
 
 
+class Tree:
+    """Where the trees are, and the CPU times in them."""
+
+    def __init__(self, procfs: Path, sysfs: Path, cpus: list[list[int]], rest: str) -> None:
+        self.procfs = str(procfs)
+        self.sysfs = str(sysfs)
+        self._cpus = cpus
+        self._rest = rest
+        self._file = os.open(procfs / "stat", os.O_WRONLY)
+
+    def advance(self) -> None:
+        """A second goes by: each CPU works for a share of it and idles for the rest.
+
+        Written over what is there, because the peers keep the file open or may read it now. No
+        number changes its length, so that they find each to be the old or the new one.
+        """
+        for i, cpu in enumerate(self._cpus):
+            busy = 10 + i % 80
+            cpu[_USER] += busy
+            cpu[_IDLE] += 100 - busy
+        os.pwrite(self._file, _stat(self._cpus, self._rest).encode(), 0)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _stat(cpus: list[list[int]], rest: str) -> str:
+    rows = ["cpu  " + " ".join(map(str, map(sum, zip(*cpus, strict=True))))]
+    rows += [f"cpu{i} {' '.join(map(str, cpu))}" for i, cpu in enumerate(cpus)]
+    return "\n".join(rows) + rest
+
+
 @contextmanager
 def planted(size: Size) -> Iterator[Tree]:
     """The trees of such a machine, for as long as the block lasts."""
     where = _TMPFS if _TMPFS.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="telemetryd-bench-", dir=where) as folder:
-        root = Path(folder)
-        _Planter(root / "proc", root / "sys", size).plant()
-        yield Tree(str(root / "proc"), str(root / "sys"))
+    with (
+        tempfile.TemporaryDirectory(prefix="telemetryd-bench-", dir=where) as folder,
+        closing(_Planter(Path(folder), size).plant()) as tree,
+    ):
+        yield tree
 
 
 class _Planter:
-    def __init__(self, proc: Path, sys: Path, size: Size) -> None:
-        self._proc, self._sys, self._size = proc, sys, size
+    def __init__(self, folder: Path, size: Size) -> None:
+        self._proc, self._sys, self._size = folder / "proc", folder / "sys", size
         self._random = random.Random(7)
 
-    def plant(self) -> None:
+    def plant(self) -> Tree:
         for name in _COPIED:
             try:
                 self._write(self._proc / name, Path("/proc", name).read_text())
             except OSError:
                 continue  # a kernel without it
-        self._write(self._proc / "stat", self._stat())
+        cpus = [[self._time(digits) for digits in _DIGITS] for _ in range(self._size.cpus)]
+        rest = self._rest_of_stat()
+        self._write(self._proc / "stat", _stat(cpus, rest))
         self._write(self._proc / "diskstats", self._diskstats())
         self._write(self._proc / "net/softnet_stat", self._softnet())
         for process in ("1", "self"):
@@ -77,6 +120,7 @@ class _Planter:
         self._nics()
         self._cpus()
         self._sensors()
+        return Tree(self._proc, self._sys, cpus, rest)
 
     def _number(self, below: int) -> int:
         return self._random.randrange(below)
@@ -89,24 +133,20 @@ class _Planter:
         for name, value in values.items():
             self._write(folder / name, f"{value}\n")
 
-    def _stat(self) -> str:
-        below = (10**8, 10**4, 10**8, 10**9, 10**6, 1, 10**6, 10**3, 1, 1)
-        cpus = [[self._number(most) for most in below] for _ in range(self._size.cpus)]
-        rows = ["cpu  " + " ".join(map(str, map(sum, zip(*cpus, strict=True))))]
-        rows += [f"cpu{i} {' '.join(map(str, cpu))}" for i, cpu in enumerate(cpus)]
+    def _time(self, digits: int) -> int:
+        """A CPU time of so many digits, far from one more."""
+        most = 10**digits
+        return self._random.randrange(most // 10, most * 8 // 10) if digits else 0
+
+    def _rest_of_stat(self) -> str:
         # A few dozen interrupts for each CPU, most of them never raised.
         lines = 20 * self._size.cpus + 200
         raised = [self._number(10**6) if self._random.random() < 0.3 else 0 for _ in range(lines)]
-        rows += [
-            f"intr {sum(raised)} {' '.join(map(str, raised))}",
-            f"ctxt {self._number(10**11)}",
-            f"btime {_BOOTED}",
-            f"processes {self._number(10**7)}",
-            "procs_running 3",
-            "procs_blocked 0",
-            f"softirq {' '.join(str(self._number(10**9)) for _ in range(11))}",
-        ]
-        return "\n".join(rows) + "\n"
+        return (
+            f"\nintr {sum(raised)} {' '.join(map(str, raised))}\nctxt {self._number(10**11)}\n"
+            f"btime {_BOOTED}\nprocesses {self._number(10**7)}\nprocs_running 3\n"
+            f"procs_blocked 0\nsoftirq {' '.join(str(self._number(10**9)) for _ in range(11))}\n"
+        )
 
     def _diskstats(self) -> str:
         rows = []
@@ -137,11 +177,7 @@ class _Planter:
 
     def _nics(self) -> None:
         names = ["lo", *(f"eth{i}" for i in range(self._size.nics))]
-        rows = [
-            "Inter-|   Receive                                                |  Transmit\n"
-            " face |bytes    packets errs drop fifo frame compressed multicast|"
-            "bytes    packets errs drop fifo colls carrier compressed\n"
-        ]
+        rows = [_NET_DEV]
         for i, name in enumerate(names):
             received = f"{self._number(10**14)} {self._number(10**11)} 0 {self._number(1000)} 0 0 0"
             sent = f"{self._number(10**14)} {self._number(10**11)} 0 {self._number(1000)} 0 0 0 0"

@@ -34,9 +34,12 @@ INTERFACES = Row(
             [
                 Column(_INFO, "", is_hidden=True),
                 Column(
-                    _about_interface("telemetryd_network_speed_bytes_per_second"), "Speed", "Bps"
+                    # In bits, as links are sold.
+                    f"8 * {_about_interface('telemetryd_network_speed_bytes_per_second')}",
+                    "Speed",
+                    "bps",
                 ),
-                Column(_about_interface("telemetryd_network_mtu_bytes"), "MTU", "decbytes"),
+                Column(_about_interface("telemetryd_network_mtu_bytes"), "MTU in bytes", "none"),
             ],
             height=6,
         ),

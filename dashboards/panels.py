@@ -164,6 +164,8 @@ def grid(
         .datasource(SOURCE)
         .span(width)
         .height(height)
+        .show_header(True)
+        .cell_height(common.TableCellHeight.SM)
         .with_transformation(dashboard.DataTransformerConfig("merge", options={}))
     )
     names = ["Value"] if len(columns) == 1 else [f"Value #{_ref(i)}" for i in range(len(columns))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ from telemetryd.config import Config, config_files, host_of, load
 from telemetryd.errors import ConfigError, TelemetrydError
 from telemetryd.log import set_up
 
+_MOST_FILES = 16384
 _EPILOG = "Everything else is in the configuration file: see docs/configuration.md."
 
 
@@ -110,19 +112,27 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     import faulthandler
-    import resource
 
     from telemetryd.service import Service
 
     # The watchdog ends a daemon that hangs with SIGABRT: say where each thread was.
     faulthandler.enable()
-    # Hot files stay open, several for each CPU: the usual soft limit of 1024 is soon reached.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _raise_file_limit()
     config = _load(arguments)
     set_up(config.log.level)
     Service(lambda: _load(arguments)).run()
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Hot files stay open, several for each CPU: the usual soft limit of 1024 is soon reached."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; its limit then holds
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _once(arguments: argparse.Namespace) -> int:

@@ -50,12 +50,14 @@ PUSH_POINTS = Metric(
 )  # fmt: skip
 PUSH_DROPPED = Metric(
     "push", "dropped_points", Kind.COUNTER, Unit.NONE,
-    "Points given up: the queue was full, or the destination refused them for good.",
+    "Points given up, by reason: queue_full, refused, too_large, too_old, invalid, duplicate, "
+    "shutdown, exception.",
     _SOURCE, ("destination", "reason"),
 )  # fmt: skip
 PUSH_REQUESTS = Metric(
     "push", "requests", Kind.COUNTER, Unit.NONE,
-    "Requests sent to a destination, by outcome: ok, retry, refused.",
+    "Requests sent to a destination, by outcome: ok, retry, unauthorized, missing, too_large, "
+    "refused, too_old.",
     _SOURCE, ("destination", "outcome"),
 )  # fmt: skip
 PUSH_QUEUE_BYTES = Metric(

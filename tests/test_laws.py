@@ -114,6 +114,13 @@ def test_no_collector_opens_an_absolute_path_on_its_own(path: Path) -> None:
                 )
 
 
+def test_no_tag_and_field_of_a_measurement_share_a_name_which_influxdb_cannot_query() -> None:
+    metrics = {m for name in COLLECTORS for m in plugins.collector_class(name).metrics}
+    for metric in metrics:
+        field = metric.name.removeprefix(f"telemetryd_{metric.subsystem}_")
+        assert not any(field in m.labels for m in metrics if m.subsystem == metric.subsystem)
+
+
 def test_no_two_metrics_share_a_name_or_disagree_about_their_family() -> None:
     headers: dict[str, tuple[object, ...]] = {}
     objects = {
