@@ -42,7 +42,8 @@ RELOAD_TIMESTAMP = Metric(
 )  # fmt: skip
 WEB_REQUESTS = Metric(
     "web", "requests", Kind.COUNTER, Unit.NONE,
-    "HTTP requests answered, by status code; 499: the client did not take the answer.", _SOURCE, ("code",),
+    "HTTP requests answered, by status code; 499: the client did not take the answer.",
+    _SOURCE, ("code",),
 )  # fmt: skip
 PUSH_POINTS = Metric(
     "push", "points", Kind.COUNTER, Unit.NONE,

@@ -183,12 +183,13 @@ def test_files_in_conf_d_override_single_keys_in_the_order_of_their_names(
 ) -> None:
     more = tmp_path / folder / "conf.d"
     more.mkdir(parents=True)
-    (more / "20-late.toml").write_text("[collectors.cpu]\ninterval = 3\n")
     (more / "10-early.toml").write_text("[collectors.cpu]\ninterval = 2\nmax_series = 7\n")
+    for number in (23, 21, 29, 20, 27, 24):
+        (more / f"{number}.toml").write_text(f"[collectors.cpu]\ninterval = {number}\n")
     (more / "30-off.toml.disabled").write_text("not even toml")
     text = "[collectors.cpu]\ninterval = 1\nenabled = true\n"
     cpu = read(tmp_path / folder / "telemetryd.toml", text).collectors["cpu"]
-    assert (cpu.interval, cpu.max_series, cpu.enabled) == (3.0, 7, True)
+    assert (cpu.interval, cpu.max_series, cpu.enabled) == (29.0, 7, True)
 
 
 def test_a_problem_names_the_file_that_set_the_value(file: Path) -> None:

@@ -103,14 +103,6 @@ def test_every_label_value_can_be_encoded_afterwards(value: str) -> None:
         assert label == value
 
 
-def test_a_series_that_nobody_holds_is_not_remembered() -> None:
-    one = metric()
-    trace = weakref.ref(one.at("gone"))
-    gc.collect()
-    assert trace() is None
-    assert not one._interned
-
-
 def foreign(name: str, family: str, kind: Kind, *labels: str) -> Metric:
     return Metric.foreign(
         name, family=family, kind=kind, help_text="Théirs.", labels=labels, source="site.prom"
@@ -157,3 +149,13 @@ def test_foreign_help_that_is_not_utf8_becomes_escapes() -> None:
         "x", family="x", kind=Kind.GAUGE, help_text="caf\udce9", labels=(), source="site.prom"
     )
     assert made.help == "caf\\udce9"
+
+
+@pytest.mark.parametrize(
+    "one", [metric(), foreign("x", "x", Kind.GAUGE, "device")], ids=["declared", "foreign"]
+)
+def test_a_series_that_nobody_holds_is_not_remembered(one: Metric) -> None:
+    trace = weakref.ref(one.at("gone"))
+    gc.collect()
+    assert trace() is None
+    assert not one._interned

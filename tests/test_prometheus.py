@@ -171,6 +171,49 @@ def test_the_families_of_site_scripts_are_the_oracles_too(page: Page) -> None:
     assert_same(page)
 
 
+QUOTING = Metric("room", "level", Kind.COUNTER, Unit.BYTES, 'A "b" \\ c\nd.', "a test", ("x", "y"))
+SAMPLE = r'telemetryd_room_level_bytes_total{x="\"q\"",y="\\n\n"} 3'
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        (
+            Format.TEXT,
+            [
+                r'# HELP telemetryd_room_level_bytes_total A "b" \\ c\nd.',
+                "# TYPE telemetryd_room_level_bytes_total counter",
+                SAMPLE,
+                "# HELP odd By a script.",
+                "# TYPE odd untyped",
+                "odd -0.5",
+            ],
+        ),
+        (
+            Format.OPENMETRICS,
+            [
+                r"# HELP telemetryd_room_level_bytes A \"b\" \\ c\nd.",
+                "# TYPE telemetryd_room_level_bytes counter",
+                "# UNIT telemetryd_room_level_bytes bytes",
+                SAMPLE,
+                "# HELP odd By a script.",
+                "# TYPE odd unknown",
+                "odd -0.5",
+                "# EOF",
+            ],
+        ),
+    ],
+    ids=["text", "openmetrics"],
+)
+def test_a_page_is_written_letter_by_letter_as_its_format_says(
+    form: Format, lines: list[str]
+) -> None:
+    odd = foreign("odd", "", Kind.UNKNOWN)
+    page = Renderer().render([batch_of([(QUOTING.at('"q"', "\\n\n"), 3), (odd.at(), -0.5)])], form)
+    assert page.decode().splitlines() == lines
+    assert page.endswith(b"\n")
+
+
 def test_a_help_text_that_is_not_utf8_does_not_cost_the_page() -> None:
     metric = Metric.foreign(
         "x", family="x", kind=Kind.GAUGE, help_text="caf\udce9", labels=(), source="site.prom"

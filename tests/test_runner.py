@@ -142,8 +142,10 @@ def test_a_lane_that_is_asked_to_stop_in_the_middle_of_a_tick_samples_nobody_els
     assert [batch.collector for batch in room.batches] == ["a"], "the sample that ran is published"
 
 
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["", "guarded"])
 def test_a_lane_whose_collector_is_stuck_when_it_stops_says_so_and_publishes_nothing_more(
     make: Callable[..., Room],
+    is_guarded: bool,
 ) -> None:
     room = make("stuck", "a")
     room.begin()
@@ -152,10 +154,12 @@ def test_a_lane_whose_collector_is_stuck_when_it_stops_says_so_and_publishes_not
     room.clock.tick(1.0)
     assert room.probes["stuck"].inside.wait(PATIENCE_S)
     room.lane.stop()
+    if is_guarded:
+        room.clock.tick(0.5)
+        room.lane.guard()
+        assert room.lane.is_started is False, "no fresh thread is started any more"
     assert room.lane.join(0.0) is False
     assert room.runners["stuck"].state is State.STUCK
-    room.lane.guard()
-    assert room.lane.is_started is False, "the guard starts no fresh thread any more"
     room.probes["stuck"].gate.set()
     room.probes["stuck"].threads[-1].join(PATIENCE_S)
     assert room.lane.join(PATIENCE_S) is True
