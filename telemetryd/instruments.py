@@ -97,6 +97,8 @@ class Instruments:
         self._counters = {m: self._counter(m) for m in METRICS if m.kind is Kind.COUNTER}
         self._gauges = {m: self._gauge(m) for m in METRICS if m.kind is Kind.GAUGE}
         self._by_name = {metric.name: metric for metric in METRICS}
+        # prometheus-client starts a gauge without labels at 0: it is absent until it is set.
+        self._known = set(self._counters)
 
     def _counter(self, metric: Metric) -> prom.Counter:
         return prom.Counter(metric.family, metric.help, metric.labels, registry=self._registry)
@@ -109,13 +111,15 @@ class Instruments:
         (counter.labels(*labels) if labels else counter).inc(by)
 
     def set(self, metric: Metric, *labels: str, to: float) -> None:
+        self._known.add(metric)
         gauge = self._gauges[metric]
         (gauge.labels(*labels) if labels else gauge).set(to)
 
     def reading_failed(self, collector: str, reason: str, what: str) -> None:
         self.count(COLLECTOR_ERRORS, collector, reason)
+        # The cause is the path: what stands behind it may have another bad value each time.
         self._quiet.warning(
-            f"{collector}/{reason}/{what}",
+            f"{collector}/{reason}/{what.partition(': ')[0]}",
             f'msg="reading failed" collector={collector} reason={reason} error="{what}"',
         )
 
@@ -140,5 +144,5 @@ class Instruments:
         for family in self._registry.collect():
             for sample in family.samples:
                 metric = self._by_name.get(sample.name)
-                if metric is not None:
+                if metric is not None and metric in self._known:
                     yield metric.at(*map(sample.labels.__getitem__, metric.labels)), sample.value

@@ -16,8 +16,9 @@ from weakref import WeakValueDictionary
 PREFIX = "telemetryd"
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
-# Prometheus sets these itself on what it scrapes; `le` and `quantile` belong to histograms.
-_RESERVED_LABELS = frozenset({"job", "instance"})
+# Prometheus sets these itself on what it scrapes, and renames those of others to exported_job and
+# exported_instance.
+_PROMETHEUS_LABELS = frozenset({"job", "instance"})
 
 
 class Kind(enum.Enum):
@@ -102,6 +103,8 @@ class Metric:
         family = "_".join(filter(None, (PREFIX, self.subsystem, self.quantity, self.unit.value)))
         suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")
         self._name(family, family + suffix)
+        if not _PROMETHEUS_LABELS.isdisjoint(self.labels):
+            raise ValueError(f"{self.name}: the labels job and instance are Prometheus's own")
 
     @classmethod
     def foreign(
@@ -141,7 +144,7 @@ class Metric:
         if not _NAME.match(name) or not _NAME.match(family):
             raise ValueError(f"{name!r} is not a metric name: letters, digits, _ and : are allowed")
         for label in self.labels:
-            if not _LABEL.match(label) or label.startswith("__") or label in _RESERVED_LABELS:
+            if not _LABEL.match(label) or label.startswith("__"):
                 raise ValueError(f"{name}: {label!r} cannot be a label name")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"{name}: a label is declared twice")

@@ -104,7 +104,7 @@ INFLUX = '[exporters.influxdb]\nurl = "http://localhost:8086"\n'
             "[collectors.network]\ninclude = ['eth0', 7]",
             "collectors.network.include.1", "7", "valid string",
         ),
-        ("[collectors.network]\ninclude = 'eth0'", "collectors.network.include", "'eth0'", "be a list"),
+        ("[collectors.network]\nexclude = 'x'", "collectors.network.exclude", "'x'", "be a list"),
         ("web = 5", "web", "5", "this is a table"),
         ("collectors = 5", "collectors", "5", "this is a table"),
         ("collectors.cpu = 'on'", "collectors.cpu", "'on'", "this is a table"),

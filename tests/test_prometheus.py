@@ -17,6 +17,7 @@ from prometheus_client.exposition import generate_latest as oracle_text
 from prometheus_client.openmetrics.exposition import generate_latest as oracle_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from support.trees import FIXTURES
 
 from telemetryd.batch import Batch
 from telemetryd.config import load
@@ -276,13 +277,18 @@ def test_a_page_is_planned_anew_when_a_layout_changes_or_batches_change_places()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_has_nothing_to_say_about_a_scrape_of_this_machine() -> None:
+@pytest.mark.parametrize(
+    "host",
+    [Host(), Host(*(str(FIXTURES / "host" / tree) for tree in ("proc", "sys", "root")))],
+    ids=["this-machine", "fixture-host"],
+)
+def test_promtool_has_nothing_to_say_about_a_real_scrape(host: Host) -> None:
     config = load([], environ={})
     quick = {
         name: settings.model_copy(update={"interval": 0.1})
         for name, settings in config.collectors.items()
     }
-    batches = take(dataclasses.replace(config, collectors=quick), Host())
+    batches = take(dataclasses.replace(config, collectors=quick), host)
     page = Renderer().render(batches, Format.TEXT)
     assert b"telemetryd_cpu_time_seconds_total{" in page
     check = subprocess.run(

@@ -339,8 +339,6 @@ def test_a_file_name_that_is_not_utf8_becomes_a_valid_label(tmp_path: Path, fold
     ("text", "said"),
     [
         ("telemetryd_cpu_load 1\n", "names in telemetryd_ are the daemon's own"),
-        ('site_a{job="x"} 1\n', "'job' cannot be a label"),
-        ('site_a{instance="x"} 1\n', "'instance' cannot be a label"),
         ('{"site.a"} 1\n', "'site.a' is not a metric name"),
         ("# TYPE site_s summary\nsite_s 1\n", "no sound quantile"),
     ],
@@ -445,7 +443,6 @@ label_rows = st.sampled_from(
         '{quantile="0.5"}',
         '{x="",quantile="1"}',
         '{le="-1"}',
-        '{job="1"}',
     ]
 )
 numbers = st.sampled_from(["0", "1", "2", "2.0", "0.5", "-1", "NaN", "+Inf", "1e300", "3 4"])

@@ -1,0 +1,106 @@
+"""The alert rules: they fire when they should and not otherwise, and each has a runbook section."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from dashboards_promql import grouping_labels, operands, selectors
+from support.daemon import ROOT
+from test_dashboards import CATALOGUE, OF_PROMETHEUS
+
+FOLDER = ROOT / "dashboards"
+TEXT = (FOLDER / "alerts.yaml").read_text()
+CASES = (FOLDER / "alerts_test.yaml").read_text()
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+# The text of each alert, by its name.
+_, *_PARTS = re.split(r"^ +- alert: ", TEXT, flags=re.MULTILINE)
+ALERTS = {part.partition("\n")[0]: part for part in _PARTS}
+SECTIONS = re.findall(r"^## (\w+)$", RUNBOOK, flags=re.MULTILINE)
+every_alert = pytest.mark.parametrize("name", ALERTS)
+
+
+def expression(name: str) -> str:
+    found = re.search(r"^ +expr: (?:\|\n)?(.*?)^ +for:", ALERTS[name], re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def promtool(*arguments: str) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    done = subprocess.run(
+        [program, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_the_rules() -> None:
+    promtool("check", "rules", "alerts.yaml")
+
+
+def test_every_alert_fires_when_it_should_and_is_quiet_when_it_should_be() -> None:
+    promtool("test", "rules", "alerts_test.yaml")
+
+
+@every_alert
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(name: str) -> None:
+    cases = re.findall(rf"alertname: {name}\b(.*?)(?=alertname:|- name:|\Z)", CASES, re.DOTALL)
+    # The last is that absent data fires nothing.
+    assert any("exp_labels" in case for case in cases)
+    assert sum("exp_labels" not in case for case in cases) >= 2
+
+
+@every_alert
+def test_every_metric_and_label_of_an_alert_is_exported(name: str) -> None:
+    expr = expression(name)
+    known = set(OF_PROMETHEUS)
+    for metric, labels in selectors(expr):
+        of_metric = CATALOGUE[metric] if metric != "up" else set()
+        assert set(labels) <= of_metric | OF_PROMETHEUS
+        known |= of_metric
+    assert selectors(expr)
+    assert grouping_labels(expr) <= known
+    assert set(re.findall(r"\$labels\.(\w+)", ALERTS[name])) <= known
+
+
+@every_alert
+def test_every_alert_says_how_long_how_bad_what_and_what_to_do(name: str) -> None:
+    text = ALERTS[name]
+    assert re.search(r"^ +for: \d+[sm]$", text, re.MULTILINE)
+    assert re.search(r"^ +severity: .*(warning|critical)", text, re.MULTILINE)
+    assert re.search(r"^ +summary: .", text, re.MULTILINE)
+    assert re.search(r"^ +description: .", text, re.MULTILINE)
+    # The anchor that GitHub, GitLab and Gitea give to the heading.
+    assert f"runbook_url: docs/runbook.md#{name.lower()}\n" in text
+
+
+def test_there_are_ten_alerts_and_a_section_of_the_runbook_for_each() -> None:
+    assert len(ALERTS) == 10
+    assert list(ALERTS) == SECTIONS
+
+
+@every_alert
+def test_a_section_of_the_runbook_says_what_it_means_how_to_check_and_what_to_do(name: str) -> None:
+    section = re.split(rf"^## {name}$", RUNBOOK, flags=re.MULTILINE)[1]
+    section = re.split(r"^## ", section, flags=re.MULTILINE)[0]
+    for heading in ("**What it means.**", "**Check.**", "**Do.**", "**Harmless when**"):
+        assert heading in section
+    assert "```console\n$ " in section
+
+
+def test_utilization_in_an_alert_is_the_integral_by_the_time_observed() -> None:
+    assert "_utilization_ratio" not in TEXT
+    assert "_peak_ratio" not in TEXT
+
+
+def test_an_expression_falls_apart_into_the_vectors_that_it_filters() -> None:
+    expr = """(
+        a_b{c="and or"} / d_e > 0.5
+        and on (job, instance) sum by (x) (f_g) == 0
+        or absent(h_i)
+      ) unless (j_k >= 4) <= 8 * 1024"""
+    assert operands(expr) == ['a_b{c="and or"} / d_e', "sum by (x) (f_g)", "h_i", "j_k"]

@@ -1,0 +1,84 @@
+"""Every expression of the dashboards and alerts returns data from real daemons.
+
+Real Prometheus scrapes two real daemons each second: see dashboards_machine.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dashboards_machine import FIXTURE, HERE, JOB, Watched, watched
+from dashboards_promql import operands
+from support.servers import eventually
+from test_alerts import ALERTS
+from test_dashboards import BOARD, Target, every_target
+
+pytestmark = pytest.mark.server
+# Windows that grew up within the seconds that the test takes, for those that Grafana fills in and
+# for a subquery that looks back a week.
+_WINDOWS = {"$__rate_interval": "15s", "$__range": "1m", "[7d:15m]": "[1m:1s]"}
+_PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with watched(tmp_path_factory.mktemp("watched")) as both:
+        yield both
+
+
+def data(nodes: Watched, expr: str) -> list[dict[str, Any]]:
+    """What an expression returns once it has figures; fails if that never happens."""
+    for variable, window in _WINDOWS.items():
+        expr = expr.replace(variable, window)
+
+    def figures() -> list[dict[str, Any]]:
+        return [one for one in nodes.query(expr) if math.isfinite(float(one["value"][1]))]
+
+    found: list[dict[str, Any]] = eventually(figures, _PATIENCE_S)
+    return found
+
+
+@every_target
+def test_every_panel_shows_figures_under_the_names_of_its_legend(
+    nodes: Watched, target: Target
+) -> None:
+    # The kernel's clock is asked only on the machine where the daemon runs.
+    node = HERE if "telemetryd_system_clock_" in target.expr else FIXTURE
+    found = data(nodes, target.expr.replace("$job", JOB).replace("$instance", node))
+    for label in re.findall(r"{{(\w+)}}", target.legend):
+        assert all(label in one["metric"] for one in found), label
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_every_alert_watches_data_that_is_there(nodes: Watched, name: str) -> None:
+    rule = next(rule for rule in nodes.rules() if rule["name"] == name)
+    for operand in operands(rule["query"]):
+        assert data(nodes, operand)
+
+
+def test_prometheus_evaluates_every_alert_without_an_error(nodes: Watched) -> None:
+    def all_evaluated() -> bool:
+        return all(rule["health"] != "unknown" for rule in nodes.rules())
+
+    eventually(all_evaluated, _PATIENCE_S)
+    assert [rule["name"] for rule in nodes.rules()] == list(ALERTS)
+    assert {rule.get("lastError", "") for rule in nodes.rules()} == {""}
+
+
+def test_the_variables_offer_the_nodes(nodes: Watched) -> None:
+    queries = {
+        one["name"]: one["query"]["query"]
+        for one in BOARD["templating"]["list"]
+        if one["type"] == "query"
+    }
+    offered = {}
+    for name, query in queries.items():
+        found = re.fullmatch(r"label_values\((.*), (\w+)\)", query)
+        assert found is not None
+        selector = found[1].replace("$job", JOB)
+        offered[name] = {one["metric"][found[2]] for one in data(nodes, selector)}
+    assert offered == {"job": {JOB}, "instance": {FIXTURE, HERE}}
