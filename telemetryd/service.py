@@ -31,6 +31,7 @@ log = logging.getLogger("telemetryd")
 
 # Hardware that was not there is looked for this often.
 LOOK_AGAIN_S = 60
+_GUARD_PAUSE_S = 0.05
 # How soon a lane that was added is guarded; a guess.
 _TEND_S = 5.0
 # Together below the 10 s within which the daemon promises to be gone.
@@ -174,6 +175,7 @@ class Service:
             self._exporters = self._start_exporters(config)
         self._app.serves_metrics = plugins.PROMETHEUS in config.exporters
         await asyncio.to_thread(self._sampling.apply, config, host_of(config.host))
+        self._guard_lanes()
 
     def _note_reload(self, *, successful: bool) -> None:
         self._instruments.set(RELOAD_SUCCESSFUL, to=int(successful))
@@ -192,9 +194,11 @@ class Service:
                 self._guard(lane)
 
     def _guard(self, lane: Lane) -> None:
-        # The event loop's clock is the monotonic one, in seconds.
-        at = lane.guard() / 1e9
-        self._guards[lane] = asyncio.get_running_loop().call_at(at, self._guard, lane)
+        loop = asyncio.get_running_loop()
+        # The loop's clock is the monotonic one, in seconds. A lane that is late, or that a reload
+        # has stopped, answers with a moment that has passed: do not spin on it.
+        at = max(lane.guard() / 1e9, loop.time() + _GUARD_PAUSE_S)
+        self._guards[lane] = loop.call_at(at, self._guard, lane)
 
     def _tend(self) -> None:
         """Every few seconds: guard lanes that are new, and tell systemd that all is well."""
