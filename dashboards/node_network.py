@@ -7,6 +7,7 @@ from panels import Column, Query, graph, grid
 from promql import increase, rate, series
 
 _PORT = "{{device}} {{direction}}"
+_RETRANSMITTED = rate("telemetryd_tcp_retransmitted_segments_total")
 _INFO = series("telemetryd_network_info")
 _ABOUT = {
     "device": "Interface",
@@ -89,9 +90,8 @@ TRANSPORT = Row(
             "packets get lost on the way, or a peer does not answer.",
             "percentunit",
             Query(
-                f"{rate('telemetryd_tcp_retransmitted_segments_total')} / "
-                f"({rate('telemetryd_tcp_segments_total', direction='transmit')} + "
-                f"{rate('telemetryd_tcp_retransmitted_segments_total')})",
+                f"{_RETRANSMITTED} / ({_RETRANSMITTED} + ignoring (direction)"
+                f" {rate('telemetryd_tcp_segments_total', direction='transmit')})",
                 "retransmitted",
             ),
         ),

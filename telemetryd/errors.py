@@ -3,6 +3,7 @@
 TelemetrydError
 |-- ConfigError      the configuration is refused; carries every problem found
 |-- Unavailable      a source or destination is not there; carries the remedy
+|   `-- Broken       what should make use of it does not work, which is never normal
 |-- ReadError        one reading failed; the others of the same source go on
 `-- StartError       the daemon cannot start
 """
@@ -49,6 +50,11 @@ class Unavailable(TelemetrydError):  # noqa: N818  (a state of the machine, not 
         super().__init__(f"{why}; {remedy}")
         self.why = why
         self.remedy = remedy
+
+
+class Broken(Unavailable):
+    """A collector or exporter cannot be imported, or does not open: a fault, unlike hardware that
+    is not there."""
 
 
 class ReadError(TelemetrydError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 
 from telemetryd.clock import Clock
-from telemetryd.instruments import Instruments
+from telemetryd.instruments import LANE_MISSED_TICKS, Instruments
 from telemetryd.runner import Runner, State
 
 # A collector that holds its lane longer than this share of the interval is abandoned.
@@ -47,6 +47,8 @@ class Lane:
         self._thread: threading.Thread | None = None
         self._abandoned: list[threading.Thread] = []
         self._next_ns = 0
+        # Counted from the start, so that the first miss is an increase.
+        instruments.count(LANE_MISSED_TICKS, name, by=0)
 
     @property
     def is_started(self) -> bool:

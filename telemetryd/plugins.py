@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 
-from telemetryd.collector import Collector
+from telemetryd.collector import Collector, CollectorConfig
 from telemetryd.derivation import Derivation
-from telemetryd.errors import Unavailable
-from telemetryd.exporter import PushExporter
+from telemetryd.errors import Broken
+from telemetryd.exporter import ExporterConfig, PushExporter
 
 # In the order in which they are sampled and shown.
 COLLECTORS = {
@@ -48,6 +48,8 @@ PUSH_EXPORTERS = {
 # The one exporter that is asked for series instead of sending them.
 PROMETHEUS = "prometheus"
 
+_REPAIR = "repair or reinstall the package that provides it"
+
 
 def _load(path: str) -> object:
     module, _, name = path.partition(":")
@@ -69,26 +71,30 @@ def _find(name: str, built_in: dict[str, str], group: str) -> object:
         raise KeyError(name)
     try:
         return _load(outside[name])
-    except Exception as error:  # the package is not ours: whatever it raises
-        raise Unavailable(
+    except (Exception, SystemExit) as error:  # the package is not ours: whatever it raises
+        raise Broken(
             f"{group} {name} cannot be imported from {outside[name]}: {error!r}",
-            "repair or reinstall the package that provides it",
+            _REPAIR,
         ) from error
 
 
 def collector_class(name: str) -> type[Collector]:
-    """The collector of this name. Raises KeyError if there is none, Unavailable if it is broken."""
+    """The collector of this name. Raises KeyError if there is none, Broken if it is unfit."""
     found = _find(name, COLLECTORS, "telemetryd.collectors")
     if not (isinstance(found, type) and issubclass(found, Collector)):
-        raise Unavailable(f"{name} is {found!r}, not a Collector", "repair its entry point")
+        raise Broken(f"{name} is {found!r}, not a Collector", "repair its entry point")
+    if not (isinstance(found.Config, type) and issubclass(found.Config, CollectorConfig)):
+        raise Broken(f"{name}.Config is {found.Config!r}, not a CollectorConfig", _REPAIR)
     return found
 
 
 def push_exporter_class(name: str) -> type[PushExporter]:
-    """The exporter of this name. Raises KeyError if there is none, Unavailable if it is broken."""
+    """The exporter of this name. Raises KeyError if there is none, Broken if it is unfit."""
     found = _find(name, PUSH_EXPORTERS, "telemetryd.exporters")
     if not (isinstance(found, type) and issubclass(found, PushExporter)):
-        raise Unavailable(f"{name} is {found!r}, not a PushExporter", "repair its entry point")
+        raise Broken(f"{name} is {found!r}, not a PushExporter", "repair its entry point")
+    if not (isinstance(found.Config, type) and issubclass(found.Config, ExporterConfig)):
+        raise Broken(f"{name}.Config is {found.Config!r}, not an ExporterConfig", _REPAIR)
     return found
 
 

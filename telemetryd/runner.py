@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import enum
+from itertools import islice
 
 from telemetryd.clock import Clock
 from telemetryd.collector import Collector
-from telemetryd.errors import Unavailable, reason_of
+from telemetryd.errors import ReadError, Unavailable, reason_of
 from telemetryd.instruments import Instruments
 from telemetryd.metric import Point
 from telemetryd.pipeline import Pipeline
+
+
+# Points beyond this many times a collector's limit are not even asked for: it may go on for ever.
+_MOST_LIMITS = 20
 
 
 class State(enum.Enum):
@@ -37,6 +42,7 @@ class Runner:
     ) -> None:
         self.name = name
         self.collector = collector
+        self.interval = collector.config.interval
         self.state = State.RUNNING
         self.samples = 0
         self.overruns = 0
@@ -45,6 +51,7 @@ class Runner:
         self._pipeline = pipeline
         self._instruments = instruments
         self._clock = clock
+        self._most_points = _MOST_LIMITS * collector.config.max_series
         collector.on_fault = self._fault
 
     @property
@@ -53,26 +60,25 @@ class Runner:
             return None
         return self.state is State.RUNNING
 
-    @property
-    def interval(self) -> float:
-        return self.collector.config.interval
-
     def sample(self) -> Sample:
         """Read once. Never raises: an error ends the sample, what came before it counts."""
         wall_ns, mono_ns = self._clock.wall_ns(), self._clock.mono_ns()
         points: list[Point] = []
         state = State.RUNNING
         try:
-            points.extend(self.collector.sample())
+            points.extend(islice(self.collector.sample(), self._most_points + 1))
+            if len(points) > self._most_points:
+                points.pop()
+                raise ReadError("limit", f"gave up after {len(points)} points")
         except Unavailable as gone:
             state = State.UNAVAILABLE
             self._instruments.warn(
                 f"{self.name}/gone",
                 f'msg="collector lost its source" collector={self.name} error="{gone}"',
             )
-        except Exception as error:  # noqa: BLE001  (whatever a collector does, the others go on)
+        except BaseException as error:  # noqa: BLE001  (whatever a collector does, the others go on)
             state = State.FAILING
-            self._fault(reason_of(error), f"{type(error).__name__}: {error}")
+            self._fault(reason_of(error), _said(error))
         return Sample(wall_ns, mono_ns, self._clock.mono_ns() - mono_ns, points, state)
 
     def publish(self, sample: Sample) -> None:
@@ -92,12 +98,13 @@ class Runner:
             self._fault("exception", f"cannot publish its points: {error!r}")
 
     def close(self) -> None:
-        """Close the collector and withdraw its series."""
+        """Withdraw the collector's series and close it."""
+        # In this order: a close that hangs and returns late must not touch those who follow.
+        self._pipeline.forget(self.name)
         try:
             self.collector.close()
-        except Exception as error:  # noqa: BLE001  (closing the others matters more)
-            self._fault("exception", f"close: {error!r}")
-        self._pipeline.forget(self.name)
+        except BaseException as error:  # noqa: BLE001  (closing the others matters more)
+            self._fault("exception", f"close: {_said(error)}")
 
     def _fault(self, reason: str, what: str) -> None:
         self._instruments.reading_failed(self.name, reason, what)
@@ -116,3 +123,11 @@ class Sample:
         self.duration_ns = duration_ns
         self.points = points
         self.state = state
+
+
+def _said(error: BaseException) -> str:
+    """The kind and the words of an error; a plugin's own may fail at saying something."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  (see above)
+        return type(error).__name__

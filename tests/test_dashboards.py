@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,15 @@ def test_the_json_is_what_the_code_says() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_panel_cannot_ask_for_a_metric_or_label_that_does_not_exist() -> None:
+    series = runpy.run_path(str(FOLDER / "promql.py"))["series"]
+    assert series("telemetryd_cpu_tasks", state="!=blocked").endswith(', state!="blocked"}')
+    with pytest.raises(ValueError, match="telemetryd_cpu_task"):
+        series("telemetryd_cpu_task")
+    with pytest.raises(ValueError, match="mode"):
+        series("telemetryd_cpu_tasks", mode="running")
 
 
 @every_target
