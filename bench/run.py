@@ -197,13 +197,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in SECTIONS:
         if name in wanted:
             steps[name]()
-    sections = {"machine": bench.machine(), "targets": bench.targets.as_markdown()}
-    sections.update(bench.sections)
-    for name, text in sections.items():
+    about = {"machine": bench.machine(), "targets": bench.targets.as_markdown()}
+    for name, text in {**about, **bench.sections}.items():
         print(f"## {name}\n\n{text}")
     _OUT.parent.mkdir(parents=True, exist_ok=True)
     _OUT.write_text(json.dumps(report.as_json(bench.raw), indent=1) + "\n")
     if arguments.write:
+        # What was measured apart says nothing of the rest of the document.
+        whole = set(wanted) == set(SECTIONS)
+        sections = {**about, **bench.sections} if whole else bench.sections
         for name in report.paste(arguments.write, sections):
             say(f"{arguments.write} has no place for {name}")
     return 0

@@ -99,34 +99,39 @@ class Admission:
         declared: frozenset[Metric] | None,
         limit: int,
     ) -> _Layout:
-        layout = _Layout(offered, self._releases)
+        layout = self._layouts[collector] = _Layout(offered, self._releases)
         kept: list[int] = []
-        # All at once: what is no series raises here, before anything is taken.
-        identities = list(map(_identity, offered))
-        for position, (series, identity) in enumerate(zip(offered, identities, strict=True)):
-            reason = self._objection(series, identity, declared, len(kept) < limit)
-            if reason is None:
-                kept.append(position)
-                self._published[series] = identity
-                self._identities.add(identity)
-                self._take_names(series.metric)
-            else:
-                layout.dropped.setdefault(reason, []).append(series)
+        try:
+            for position, series in enumerate(offered):
+                if len(kept) == limit:
+                    # Not even looked at: there may be very many, and all other lanes wait for us.
+                    layout.dropped["limit"] = list(offered[position:])
+                    break
+                identity = _identity(series)
+                reason = self._objection(series, identity, declared)
+                if reason is None:
+                    kept.append(position)
+                    self._published[series] = identity
+                    self._identities.add(identity)
+                    self._take_names(series.metric)
+                else:
+                    layout.dropped.setdefault(reason, []).append(series)
+        except Exception:  # something that is no series: what came before it is not taken
+            layout.keep(kept)
+            self._release(collector)
+            raise
         layout.keep(kept)
-        self._layouts[collector] = layout
         return layout
 
     def _objection(
-        self, series: Series, identity: _Identity, declared: frozenset[Metric] | None, room: bool
+        self, series: Series, identity: _Identity, declared: frozenset[Metric] | None
     ) -> str | None:
         metric = series.metric
         if declared is not None and metric not in declared:
             return "undeclared"
         if identity in self._identities:
             return "duplicate"
-        if self._is_in_conflict(metric):
-            return "conflict"
-        return None if room else "limit"
+        return "conflict" if self._is_in_conflict(metric) else None
 
     def _is_in_conflict(self, metric: Metric) -> bool:
         """Whether a scrape could not carry it beside what is there: one header for a family, and

@@ -116,7 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from telemetryd.service import Service
 
     # The watchdog ends a daemon that hangs with SIGABRT: say where each thread was.
-    faulthandler.enable()
+    if sys.stderr is not None:
+        faulthandler.enable()
     _raise_file_limit()
     config = _load(arguments)
     set_up(config.log.level)
@@ -168,7 +169,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    load(config_files(arguments.file))
+    load(config_files(arguments.file), strict=True)
     print(f"{arguments.file}: fine")
     return 0
 

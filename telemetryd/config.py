@@ -20,7 +20,7 @@ from telemetryd import plugins
 from telemetryd.collector import CollectorConfig
 from telemetryd.config_problems import Sources, closest, model_problems
 from telemetryd.derivation import DerivedConfig
-from telemetryd.errors import ConfigError, Problem, Unavailable
+from telemetryd.errors import Broken, ConfigError, Problem
 from telemetryd.exporter import ExporterConfig
 from telemetryd.host import Host
 
@@ -99,24 +99,25 @@ def host_of(config: HostConfig) -> Host:
 
 
 def config_files(path: str | None) -> list[str]:
-    """The files to read for `--config path`: that one, or the default if it is there; beside it,
-    conf.d/*.toml in the order of their names."""
-    if path is None:
-        if not os.path.exists(DEFAULT_FILE):
-            return []
-        path = DEFAULT_FILE
-    beside = os.path.join(glob.escape(os.path.dirname(path)), "conf.d", "*.toml")
-    return [path, *sorted(glob.glob(beside))]
+    """The files to read for `--config path`: that one, or the default if it is there; and the
+    conf.d/*.toml beside it in the order of their names."""
+    main = DEFAULT_FILE if path is None else path
+    beside = os.path.join(glob.escape(os.path.dirname(main)), "conf.d", "*.toml")
+    is_there = path is not None or os.path.exists(main)
+    return [*([main] if is_there else []), *sorted(glob.glob(beside))]
 
 
 def load(
     files: list[str],
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
 ) -> Config:
     """Read and check `files`, overridden by TELEMETRYD_* variables, overridden by `flags`.
 
-    `flags` is nested like the file. Raises ConfigError with every problem found.
+    `flags` is nested like the file. Raises ConfigError with every problem found, `strict` with a
+    plugin that cannot be imported as well.
     """
     sources = Sources()
     problems: list[Problem] = []
@@ -126,13 +127,13 @@ def load(
                 sources.merge(file, tomllib.load(stream))
         except OSError as error:
             problems.append(Problem(file, "file", "", f"cannot be read: {error.strerror}"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             problems.append(Problem(file, "file", "", f"is not TOML: {error}"))
     _merge_environment(sources, os.environ if environ is None else environ)
     sources.merge("command line", flags or {})
     if problems:
         raise ConfigError(problems)
-    return check(sources)
+    return check(sources, strict=strict)
 
 
 def _merge_environment(sources: Sources, environ: Mapping[str, str]) -> None:
@@ -140,18 +141,26 @@ def _merge_environment(sources: Sources, environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if not name.startswith(ENV_PREFIX):
             continue
-        try:
-            value = tomllib.loads(f"value = {environ[name]}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = environ[name]
-        tree: Any = value
+        tree: Any = _toml_or_text(environ[name])
         for key in reversed(name[len(ENV_PREFIX) :].lower().split("__")):
             tree = {key: tree}
         sources.merge(f"environment {name}", tree)
 
 
-def check(sources: Sources) -> Config:
-    """Turn merged tables into a Config. Raises ConfigError."""
+def _toml_or_text(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # also of a number that Python finds too long
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def check(sources: Sources, *, strict: bool = False) -> Config:
+    """Turn merged tables into a Config. Raises ConfigError.
+
+    A plugin that cannot be imported is no reason to: it shows when it is started, like one that
+    does not open. `strict` is for an operator who asks.
+    """
     known = [*SECTIONS, "labels", "collectors", "exporters"]
     problems = [
         sources.problem((key,), closest(key, known)) for key in sources.tree if key not in known
@@ -160,8 +169,11 @@ def check(sources: Sources) -> Config:
         name: _validate(model, (name,), sources, problems) for name, model in SECTIONS.items()
     }
     labels = _check_labels(sources, problems)
-    collectors = _check_collectors(sources, problems)
-    exporters = _check_exporters(sources, problems)
+    broken: list[Problem] = []
+    collectors = _check_collectors(sources, problems, broken)
+    exporters = _check_exporters(sources, problems, broken)
+    if strict:
+        problems += broken
     if problems:
         raise ConfigError(problems)
     return Config(labels=labels, collectors=collectors, exporters=exporters, **sections)
@@ -174,6 +186,17 @@ def _validate(
     found = model_problems(model, table, path, sources)
     problems.extend(found)
     return None if found else model.model_validate(table)
+
+
+def _validate_common(
+    model: type[BaseModel], path: tuple[str, ...], sources: Sources, problems: list[Problem]
+) -> Any:
+    """For what cannot be imported: check what all can be told, and let the rest pass."""
+    table = sources.table(path, problems)
+    common = {key: value for key, value in table.items() if key in model.model_fields}
+    found = model_problems(model, common, path, sources)
+    problems.extend(found)
+    return None if found else model.model_validate(common)
 
 
 def _check_labels(sources: Sources, problems: list[Problem]) -> dict[str, str]:
@@ -189,32 +212,38 @@ def _check_labels(sources: Sources, problems: list[Problem]) -> dict[str, str]:
     return labels
 
 
-def _check_collectors(sources: Sources, problems: list[Problem]) -> dict[str, CollectorConfig]:
+def _check_collectors(
+    sources: Sources, problems: list[Problem], broken: list[Problem]
+) -> dict[str, CollectorConfig]:
     tables = sources.table(("collectors",), problems)
     checked: dict[str, CollectorConfig] = {}
     for name in [*plugins.COLLECTORS, *(n for n in tables if n not in plugins.COLLECTORS)]:
         path = ("collectors", name)
-        if sources.table(path, problems).get("enabled") is False and name in plugins.COLLECTORS:
+        off = sources.table(path, problems).get("enabled") is False
+        if off and (name in plugins.COLLECTORS or name in plugins.collector_names()):
             continue  # not even imported
         try:
-            model = plugins.collector_class(name).Config
+            config = _validate(plugins.collector_class(name).Config, path, sources, problems)
         except KeyError:
             problems.append(sources.problem(path, closest(name, plugins.collector_names())))
-        except Unavailable as broken:
-            problems.append(sources.problem(path, str(broken)))
-        else:
-            config = _validate(model, path, sources, problems)
-            if config is not None and config.enabled is not False:
-                checked[name] = config
+            continue
+        except Broken as error:
+            broken.append(sources.problem(path, str(error)))
+            config = _validate_common(CollectorConfig, path, sources, problems)
+        if config is not None and config.enabled is not False:
+            checked[name] = config
     return checked
 
 
-def _check_exporters(sources: Sources, problems: list[Problem]) -> dict[str, ExporterConfig]:
+def _check_exporters(
+    sources: Sources, problems: list[Problem], broken: list[Problem]
+) -> dict[str, ExporterConfig]:
     tables = sources.table(("exporters",), problems)
     checked: dict[str, ExporterConfig] = {}
     for name in dict.fromkeys([plugins.PROMETHEUS, *tables]):
         path = ("exporters", name)
-        if sources.table(path, problems).get("enabled") is False and name in plugins.PUSH_EXPORTERS:
+        off = sources.table(path, problems).get("enabled") is False
+        if off and name in plugins.exporter_names():
             continue
         try:
             model = (
@@ -222,12 +251,13 @@ def _check_exporters(sources: Sources, problems: list[Problem]) -> dict[str, Exp
                 if name == plugins.PROMETHEUS
                 else plugins.push_exporter_class(name).Config
             )
+            config = _validate(model, path, sources, problems)
         except KeyError:
             problems.append(sources.problem(path, closest(name, plugins.exporter_names())))
-        except Unavailable as broken:
-            problems.append(sources.problem(path, str(broken)))
-        else:
-            config = _validate(model, path, sources, problems)
-            if config is not None and config.enabled:
-                checked[name] = config
+            continue
+        except Broken as error:
+            broken.append(sources.problem(path, str(error)))
+            config = _validate_common(ExporterConfig, path, sources, problems)
+        if config is not None and config.enabled:
+            checked[name] = config
     return checked

@@ -92,6 +92,8 @@ def model_problems(
             else:
                 found[where] = _lower(error["msg"])
         return [sources.problem(where, allowed) for where, allowed in found.items()]
+    except Exception as error:  # noqa: BLE001  (the model may be a plugin's)
+        return [sources.problem(path, f"cannot be checked: {error!r}")]
     return []
 
 

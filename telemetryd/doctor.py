@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from telemetryd import plugins
-from telemetryd.collector import Collector, CollectorConfig
+from telemetryd.attempt import Attempt
+from telemetryd.clock import Clock
+from telemetryd.collector import CollectorConfig
 from telemetryd.config import Config
-from telemetryd.errors import Unavailable
+from telemetryd.errors import Broken, Unavailable
 from telemetryd.exporter import ExporterConfig
 from telemetryd.host import Host
 from telemetryd.instruments import Instruments
 
 # Longer than any read that is well; a sick device may take this long to show.
 _PATIENCE_S = 5.0
+# An exporter has timeouts of its own, which are of more help.
+_EXPORTER_PATIENCE_S = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +64,51 @@ def examine(config: Config, host: Host) -> Iterator[Finding]:
 
 def _examine_collector(name: str, config: CollectorConfig, host: Host) -> Finding:
     required = config.enabled is True
-    try:
-        collector = plugins.collector_class(name)(config, host)
-    except Unavailable as gone:
-        return Finding("collector", name, "missing", gone.why, gone.remedy, required)
-    except Exception as error:  # noqa: BLE001  (a broken collector is a finding like any other)
-        return Finding("collector", name, "failing", repr(error), "report this", required)
+
+    def found(state: str, why: str, remedy: str = "see the message") -> Finding:
+        return Finding("collector", name, state, why, remedy, required)
+
     faults: list[str] = []
-    collector.on_fault = lambda _reason, what: faults.append(what)
-    trial = _Trial(collector)
-    trial.start()
-    trial.join(_PATIENCE_S)
-    if trial.is_alive():
-        why = f"no answer within {_PATIENCE_S:g} s"
-        remedy = "a device or file system hangs: see docs/service.md, Reads that hang"
-        return Finding("collector", name, "stuck", why, remedy, required)
-    collector.close()
-    if isinstance(trial.error, Unavailable):
-        return Finding("collector", name, "missing", trial.error.why, trial.error.remedy, required)
-    if trial.error is not None:
-        return Finding("collector", name, "failing", str(trial.error), "see the message", required)
-    if faults:
-        why = f"{trial.series} series; {len(faults)} failed, first: {faults[0]}"
-        return Finding("collector", name, "degraded", why, "see the message", required)
-    return Finding("collector", name, "ok", f"{trial.series} series", "", required)
+    series = 0
 
-
-class _Trial(threading.Thread):
-    """One sample in a thread that may be left behind."""
-
-    def __init__(self, collector: Collector) -> None:
-        super().__init__(daemon=True)
-        self._collector = collector
-        self.series = 0
-        self.error: Exception | None = None
-
-    def run(self) -> None:
+    def examine() -> None:
+        nonlocal series
+        collector = plugins.open_collector(name, config, host)
+        collector.on_fault = lambda _reason, what: faults.append(what)
         try:
-            for _ in self._collector.sample():
-                self.series += 1
-        except Exception as error:  # noqa: BLE001  (shown to the operator)
-            self.error = error
+            for _ in collector.sample():
+                series += 1
+        finally:
+            collector.close()
+
+    try:
+        _within(_PATIENCE_S, examine)
+    except Broken as broken:
+        return found("failing", broken.why, broken.remedy)
+    except Unavailable as gone:
+        return found("missing", gone.why, gone.remedy)
+    except _Silence as silence:
+        return found("stuck", str(silence), "a device or file system hangs: see docs/service.md")
+    except Exception as error:  # noqa: BLE001  (a broken collector is a finding like any other)
+        return found("failing", f"{type(error).__name__}: {error}")
+    if faults:
+        return found("degraded", f"{series} series; {len(faults)} failed, first: {faults[0]}")
+    return found("ok", f"{series} series", "")
+
+
+class _Silence(Exception):  # noqa: N818
+    """Neither a result nor an error."""
+
+    def __str__(self) -> str:
+        return f"no answer within {self.args[0]:g} s"
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises. Raises _Silence if it hangs; its thread is left behind."""
+    attempt = Attempt(call, "doctor")
+    if not attempt.wait(seconds, Clock()):
+        raise _Silence(seconds)
+    return attempt.outcome()
 
 
 def _examine_endpoint(address: str, port: int) -> Finding:
@@ -129,12 +139,21 @@ def _answers(address: str, port: int) -> bool:
 
 
 def _examine_exporter(name: str, config: ExporterConfig, labels: dict[str, str]) -> Finding:
+    def found(state: str, why: str, remedy: str) -> Finding:
+        return Finding("exporter", name, state, why, remedy, required=True)
+
+    def examine() -> None:
+        plugins.push_exporter_class(name)(name, config, labels, Instruments()).check()
+
     try:
-        exporter = plugins.push_exporter_class(name)(name, config, labels, Instruments())
-        exporter.check()
+        _within(_EXPORTER_PATIENCE_S, examine)
     except Unavailable as gone:
-        return Finding("exporter", name, "failing", gone.why, gone.remedy, required=True)
-    return Finding("exporter", name, "ok", "reached", "", required=True)
+        return found("failing", gone.why, gone.remedy)
+    except _Silence as silence:
+        return found("stuck", str(silence), "see what holds up the destination")
+    except Exception as error:  # noqa: BLE001  (it may be somebody else's)
+        return found("failing", f"{type(error).__name__}: {error}", "see the message")
+    return found("ok", "reached", "")
 
 
 _GREEN, _YELLOW, _RED, _FAINT = "32", "33", "31", "2"

@@ -52,7 +52,8 @@ class Lane:
 
     @property
     def is_started(self) -> bool:
-        return self._thread is not None
+        with self._lock:  # between two threads, while the guard replaces one, it is
+            return self._thread is not None
 
     @property
     def runners(self) -> tuple[Runner, ...]:

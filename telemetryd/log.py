@@ -10,14 +10,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 REPEAT_AFTER_S = 60.0
-# Causes remembered at once; a guess that no host reaches, so that memory stays bounded.
+# Causes told apart in a minute; a guess that no sound host reaches. It bounds memory, and the lines
+# of a host on which thousands of things fail at once.
 _CAUSES = 1000
+_OTHERS = "others"
+# Characters of a line: an error may quote a whole file.
+_LONGEST = 1000
 
 
 class QuietLog:
     """Warnings that may come every tick, written at most once a minute for each cause.
 
-    The line that ends a silence says how many were left out.
+    The line that ends a silence says how many were left out. Beyond 1000 causes in a minute the
+    rest count as one.
     """
 
     def __init__(
@@ -33,19 +38,22 @@ class QuietLog:
             left_out = self._left_out(cause)
         if left_out is not None:
             repeated = f" repeated={left_out}" if left_out else ""
-            self._logger.warning("%s%s", printable(message), repeated)
+            self._logger.warning("%s%s", printable(message[:_LONGEST]), repeated)
 
     def _left_out(self, cause: str) -> int | None:
         """How many lines of this cause were left out before this one; None leaves it out too."""
-        now = self._monotonic()
+        now, cause = self._monotonic(), cause[:_LONGEST]
         last = self._seen.get(cause)
+        if last is None and cause != _OTHERS and len(self._seen) >= _CAUSES:
+            oldest, (written, _) = next(iter(self._seen.items()))
+            if now - written < REPEAT_AFTER_S:
+                return self._left_out(_OTHERS)
+            del self._seen[oldest]
         if last is not None and now - last[0] < REPEAT_AFTER_S:
             self._seen[cause] = (last[0], last[1] + 1)
             return None
         self._seen[cause] = (now, 0)
         self._seen.move_to_end(cause)
-        if len(self._seen) > _CAUSES:
-            self._seen.popitem(last=False)
         return 0 if last is None else last[1]
 
 

@@ -19,6 +19,8 @@ _SAMPLES = 2
 # Beyond the interval itself; a collector that is not done by then is left out.
 _PATIENCE_S = 5.0
 _POLL_S = 0.01
+# A collector is stuck after this long, however short the interval: nobody waits for a next tick.
+_DEADLINE_NS = 1_000_000_000
 
 
 def take(config: Config, host: Host) -> list[Batch]:
@@ -28,6 +30,8 @@ def take(config: Config, host: Host) -> list[Batch]:
     pipeline = Pipeline(instruments, derivations)
     sampling = Sampling(config, host, pipeline, instruments)
     sampling.start()
+    for lane in sampling.lanes:
+        lane.deadline_ns = max(lane.deadline_ns, _DEADLINE_NS)
     longest = max((runner.interval for runner in sampling.runners), default=0)
     clock = host.clock
     deadline_ns = clock.mono_ns() + int((longest + _PATIENCE_S) * 1e9)
@@ -41,7 +45,7 @@ def take(config: Config, host: Host) -> list[Batch]:
 
 
 def _is_done(runner: Runner) -> bool:
-    return runner.samples >= _SAMPLES or runner.state is State.STUCK
+    return runner.samples >= _SAMPLES or runner.state in {State.STUCK, State.UNAVAILABLE}
 
 
 def show(batches: Sequence[Batch], form: str, labels: dict[str, str]) -> str:

@@ -46,7 +46,10 @@ class Pipeline:
                 batch = route.join(batch, *self._derive(batch, route.derivations, limit))
             self.latest.put(batch)
             for sink in self.sinks:
-                sink(batch)
+                try:
+                    sink(batch)
+                except Exception as error:  # noqa: BLE001  (an exporter's fault is no collector's)
+                    self._instruments.warn("sink", f'msg="push failed" error="{error!r}"')
 
     def replace_derivations(self, derivations: Sequence[Derivation]) -> None:
         """Work out figures with these from now on; what they accumulate starts at 0 again."""

@@ -14,6 +14,7 @@ from telemetryd.collector import Collector, CollectorConfig
 from telemetryd.derivation import Derivation
 from telemetryd.errors import Broken
 from telemetryd.exporter import ExporterConfig, PushExporter
+from telemetryd.host import Host
 
 # In the order in which they are sampled and shown.
 COLLECTORS = {
@@ -86,6 +87,14 @@ def collector_class(name: str) -> type[Collector]:
     if not (isinstance(found.Config, type) and issubclass(found.Config, CollectorConfig)):
         raise Broken(f"{name}.Config is {found.Config!r}, not a CollectorConfig", _REPAIR)
     return found
+
+
+def open_collector(name: str, config: CollectorConfig, host: Host) -> Collector:
+    """The collector of this name, opened. Raises whatever it raises."""
+    collector = collector_class(name)(config, host)
+    # A plugin may have left out super().__init__, or loosened what keeps a lane ticking.
+    CollectorConfig(interval=collector.config.interval, max_series=collector.config.max_series)
+    return collector
 
 
 def push_exporter_class(name: str) -> type[PushExporter]:

@@ -7,11 +7,10 @@ from itertools import islice
 
 from telemetryd.clock import Clock
 from telemetryd.collector import Collector
-from telemetryd.errors import ReadError, Unavailable, reason_of
+from telemetryd.errors import Unavailable, reason_of
 from telemetryd.instruments import Instruments
 from telemetryd.metric import Point
 from telemetryd.pipeline import Pipeline
-
 
 # Points beyond this many times a collector's limit are not even asked for: it may go on for ever.
 _MOST_LIMITS = 20
@@ -69,7 +68,8 @@ class Runner:
             points.extend(islice(self.collector.sample(), self._most_points + 1))
             if len(points) > self._most_points:
                 points.pop()
-                raise ReadError("limit", f"gave up after {len(points)} points")
+                state = State.FAILING
+                self._fault("limit", f"gave up after {len(points)} points")
         except Unavailable as gone:
             state = State.UNAVAILABLE
             self._instruments.warn(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from telemetryd import plugins
-from telemetryd.collector import Collector, CollectorConfig, CollectorHealth
+from telemetryd.attempt import Attempt
+from telemetryd.collector import CollectorConfig, CollectorHealth
 from telemetryd.config import Config
-from telemetryd.errors import Unavailable
+from telemetryd.errors import Broken, ReadError, Unavailable, reason_of
 from telemetryd.host import Host
 from telemetryd.instruments import Instruments
 from telemetryd.lane import Lane
@@ -20,8 +22,13 @@ from telemetryd.runner import Runner, State
 
 log = logging.getLogger("telemetryd.sampling")
 
+_HANGS = "a device or file system hangs, or a plugin: see docs/service.md, Stopping"
+
 # Lanes start this far apart, so that they do not all want the interpreter at the same moment.
 _STAGGER_S = 0.05
+# Guesses: long enough for a driver that is slow to wake up, short enough for a start, a stop.
+OPENING_S, SLOW_S = 5.0, 0.5
+CLOSING_S = 0.5
 # A lane that has not ticked for this long is not ticking any more, however slow its collectors.
 _SILENT_INTERVALS = 3
 _SILENT_S = 10.0
@@ -41,13 +48,13 @@ class Missing:
 
     @property
     def up(self) -> bool | None:
-        """Down if it is required; otherwise hardware that is not there is normal."""
-        return False if self.config.enabled is True else None
+        """Down if it is required or broken; otherwise hardware that is not there is normal."""
+        return False if self.config.enabled is True or isinstance(self.why, Broken) else None
 
 
 class Sampling:
-    """Owns the collectors and their threads. Its methods are called from the main thread and, for
-    `look_again`, from the scheduler's; a lock orders them."""
+    """Owns the collectors and their threads. Its methods are called from several threads; a lock
+    orders those that change something. None of them waits long, whatever a collector does."""
 
     def __init__(
         self, config: Config, host: Host, pipeline: Pipeline, instruments: Instruments
@@ -60,7 +67,9 @@ class Sampling:
         self._lanes: dict[str, Lane] = {}
         self._runners: dict[str, Runner] = {}
         self._missing: dict[str, Missing] = {}
-        self._running = False
+        self._openings: dict[str, Attempt[Runner]] = {}
+        self._stuck: dict[str, Runner] = {}
+        self._ending = False
 
     @property
     def lanes(self) -> list[Lane]:
@@ -84,7 +93,6 @@ class Sampling:
     def start(self) -> None:
         """Open every collector and start the lanes. Missing hardware is logged once."""
         with self._lock:
-            self._running = True
             for name, config in self._config.collectors.items():
                 self._open(name, config)
             self._start_lanes()
@@ -100,8 +108,6 @@ class Sampling:
     def look_again(self) -> None:
         """Try the collectors whose hardware was not there, or went away while they ran."""
         with self._lock:
-            if not self._running:
-                return
             lost = [runner for runner in self.runners if runner.state is State.UNAVAILABLE]
             for name, config in [
                 *((missing.name, missing.config) for missing in self.missing),
@@ -115,38 +121,57 @@ class Sampling:
         """Change to another configuration. Collectors that it does not change keep their state;
         the lanes pause for at most a tick."""
         with self._lock:
+            if self._ending:
+                return
             self._stop_lanes(timeout=2.0)
             keep = host == self._host
-            for name, runner in list(self._runners.items()):
-                wanted = config.collectors.get(name)
-                if not keep or wanted != runner.collector.config:
-                    self._close(runner)
+            self._close(
+                runner
+                for name, runner in self._runners.items()
+                if not keep or config.collectors.get(name) != runner.collector.config
+            )
             self._missing.clear()
             self._config, self._host = config, host
+            for runner in self.runners:
+                self._assign(runner)
+            self._start_lanes()
             for name, wanted in config.collectors.items():
                 if name not in self._runners:
                     self._open(name, wanted)
-                else:
-                    self._assign(self._runners[name])
             self._start_lanes()
 
+    def give_up_opening(self) -> None:
+        """The end is near: wait for no collector any more that is slow to open."""
+        self._ending = True
+        for opening in list(self._openings.values()):
+            opening.give_up()
+
     def stop(self, timeout: float) -> bool:
-        """Stop the lanes and close the collectors; False if a thread is stuck in one of them."""
+        """Stop the lanes and close the collectors, for good; False if a thread is stuck in one."""
+        self.give_up_opening()
         with self._lock:
-            self._running = False
             ended = self._stop_lanes(timeout)
-            for runner in self.runners:
-                self._close(runner)
-            return ended
+            closed = self._close(self.runners)
+            return (
+                ended
+                and closed
+                and all(opening.is_over for opening in self._openings.values())
+                and all(runner.state is not State.STUCK for runner in self._stuck.values())
+            )
 
     def _open(self, name: str, config: CollectorConfig, *, again: bool = False) -> bool:
+        if self._ending:
+            return False
         try:
-            collector = self._make(name, config)
+            runner = self._make(name, config)
         except Unavailable as gone:
             if name in self._runners:
                 return False
             self._missing[name] = Missing(name, config, gone)
-            if not again:
+            if isinstance(gone, Broken):
+                reason = reason_of(gone.__cause__ or gone)
+                self._instruments.reading_failed(name, reason, f"opening: {gone.why}")
+            elif not again:
                 level = logging.ERROR if config.enabled is True else logging.INFO
                 log.log(
                     level, 'msg="collector not available" collector=%s why="%s"', name, gone.why
@@ -156,22 +181,43 @@ class Sampling:
         if (lost := self._runners.get(name)) is not None:
             for lane in self.lanes:
                 lane.remove(lost)
-            self._close(lost)
-        runner = Runner(name, collector, self._pipeline, self._instruments, self._host.clock)
-        collector.attach(self)
+            self._close([lost])
         self._runners[name] = runner
         self._assign(runner)
         return True
 
-    def _make(self, name: str, config: CollectorConfig) -> Collector:
+    def _make(self, name: str, config: CollectorConfig) -> Runner:
+        """Open a collector. Raises Unavailable; Broken for all but hardware that is not there."""
+        stuck = self._stuck.get(name)
+        if stuck is not None and stuck.state is State.STUCK:
+            raise _silent("a sample of it, from before a reload, still hangs")
+        if stuck is not None:
+            Attempt(self._stuck.pop(name).close, f"close-{name}")
+        opening = self._openings.get(name)
+        if opening is not None and not opening.is_over:
+            raise _silent("still no answer")
+        opening = Attempt(partial(self._create, name, config, self._host), f"open-{name}")
+        self._openings[name] = opening
+        if self._ending:  # since the check in _open
+            opening.give_up()
+        if not opening.wait(SLOW_S, self._host.clock):
+            self._start_lanes()  # those who are open wait no longer
+        if not opening.wait(OPENING_S - SLOW_S, self._host.clock):
+            raise _silent(f"no answer within {OPENING_S:g} s")
+        del self._openings[name]
         try:
-            return plugins.collector_class(name)(config, self._host)
+            return opening.outcome()
         except Unavailable:
             raise
         except Exception as error:
             # Whatever a collector trips over when it starts, the others go on.
-            self._instruments.reading_failed(name, "exception", repr(error))
-            raise Unavailable(f"{name} failed to start: {error!r}", "see the log") from error
+            raise Broken(repr(error), "see the log") from error
+
+    def _create(self, name: str, config: CollectorConfig, host: Host) -> Runner:
+        collector = plugins.open_collector(name, config, host)
+        runner = Runner(name, collector, self._pipeline, self._instruments, host.clock)
+        collector.attach(self)
+        return runner
 
     def _assign(self, runner: Runner) -> None:
         """Put a runner on its lane: one for each interval, and one for each that may block."""
@@ -183,13 +229,29 @@ class Sampling:
             )
         lane.add(runner)
 
-    def _close(self, runner: Runner) -> None:
-        del self._runners[runner.name]
-        if runner.state is State.STUCK:
-            # A thread is inside it: its files stay open until that returns.
-            self._pipeline.forget(runner.name)
-        else:
-            runner.close()
+    def _close(self, runners: Iterable[Runner]) -> bool:
+        """Close them and withdraw their series. False if one hangs; it is left behind."""
+        closing: dict[str, Attempt[None]] = {}
+        for runner in list(runners):
+            del self._runners[runner.name]
+            if runner.state is State.STUCK:
+                # A thread is inside it: it stays open, and is not opened again, until that returns.
+                self._pipeline.forget(runner.name)
+                self._stuck[runner.name] = runner
+            else:
+                closing[runner.name] = Attempt(runner.close, f"close-{runner.name}")
+        deadline_ns = self._host.clock.mono_ns() + int(CLOSING_S * 1e9)
+        hanging = [
+            name
+            for name, attempt in closing.items()
+            if not attempt.wait(self._seconds_to(deadline_ns), self._host.clock)
+        ]
+        for name in hanging:
+            self._instruments.reading_failed(name, "timeout", "it does not close")
+        return not hanging
+
+    def _seconds_to(self, mono_ns: int) -> float:
+        return max(0.0, (mono_ns - self._host.clock.mono_ns()) / 1e9)
 
     def _start_lanes(self) -> None:
         for position, lane in enumerate(self.lanes):
@@ -203,6 +265,11 @@ class Sampling:
         deadline_ns = self._host.clock.mono_ns() + int(timeout * 1e9)
         ended = True
         for lane in lanes:
-            left = (deadline_ns - self._host.clock.mono_ns()) / 1e9
-            ended = lane.join(max(0.0, left)) and ended
+            ended = lane.join(self._seconds_to(deadline_ns)) and ended
         return ended
+
+
+def _silent(what: str) -> Broken:
+    broken = Broken(what, _HANGS)
+    broken.__cause__ = ReadError("timeout", what)
+    return broken

@@ -7,16 +7,23 @@ the guards of the lanes. Should that loop hang, WATCHDOG=1 stays out and systemd
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
+from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from telemetryd import notify, plugins
+from telemetryd.attempt import Attempt
 from telemetryd.batch import Batch
+from telemetryd.clock import Clock
 from telemetryd.config import Config, host_of
 from telemetryd.errors import ConfigError, StartError, Unavailable
 from telemetryd.exporter import PushExporter
@@ -34,9 +41,11 @@ LOOK_AGAIN_S = 60
 _GUARD_PAUSE_S = 0.05
 # How soon a lane that was added is guarded; a guess.
 _TEND_S = 5.0
-# Together below the 10 s within which the daemon promises to be gone.
-_STOP_LANES_S = 3.0
-_STOP_EXPORTERS_S = 5.0
+# Together, with what closing the collectors and the endpoint may take, below the 10 s within which
+# the daemon promises to be gone.
+_STOP_LANES_S = 2.5
+_STOP_EXPORTERS_S = 4.5
+_LAST_RESORT_S = 9.5
 
 
 class Service:
@@ -50,16 +59,19 @@ class Service:
         self._sampling = Sampling(
             self._config, host_of(self._config.host), self._pipeline, self._instruments
         )
-        self._exporters: list[PushExporter] = []
+        self._exporters: dict[str, PushExporter] = {}
         self._app = App(self._live, self._is_ready)
         self._web: WebServer | None = None
+        self._is_started = False
         self._stop = asyncio.Event()
+        self._reload_asked = asyncio.Event()
         self._guards: dict[Lane, asyncio.TimerHandle] = {}
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises StartError.
 
         Leaves through os._exit if a thread is stuck in a collector: nothing else gets past it.
+        Whatever may hang, the process is gone 9.5 s after the signal.
         """
         ended = asyncio.run(self._main())
         log.info('msg="stopped" stuck_threads=%s', "no" if ended else "yes")
@@ -71,21 +83,36 @@ class Service:
         loop = asyncio.get_running_loop()
         await self._listen(self._config)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload()))
-        self._exporters = self._start_exporters(self._config)
+            loop.add_signal_handler(number, self._ask_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        await self._change_exporters(self._config, self._config)
         self._note_reload(successful=True)
-        self._sampling.start()
+        # In a thread: a collector that is slow to open keeps neither scrapes nor signals waiting.
+        await asyncio.to_thread(self._sampling.start)
+        self._is_started = True
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": _one_thread()})
-        scheduler.add_job(self._sampling.look_again, "interval", seconds=LOOK_AGAIN_S)
+        looking = scheduler.add_job(
+            self._sampling.look_again, "interval", seconds=LOOK_AGAIN_S, misfire_grace_time=None
+        )
         scheduler.start()
-        self._tend()
+        self._tend(looking)
+        reloads = loop.create_task(self._reload_when_asked())
         notify.ready()
         log.info('msg="started" listen=%s', self._web.address if self._web else "")
         await self._stop.wait()
         notify.stopping()
+        reloads.cancel()
         scheduler.shutdown(wait=False)
         return await self._shut_down()
+
+    def _ask_to_stop(self) -> None:
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._sampling.give_up_opening()
+        # It needs neither this loop nor the interpreter: says where each thread hangs, and exits.
+        with contextlib.suppress(RuntimeError):  # nobody listens at standard error
+            faulthandler.dump_traceback_later(_LAST_RESORT_S, exit=True)
 
     async def _shut_down(self) -> bool:
         """Lanes first, then a last push of what they read, then the sensors and the endpoint."""
@@ -109,8 +136,25 @@ class Service:
         self._web = server
         self._app.serves_metrics = plugins.PROMETHEUS in config.exporters
 
+    async def _move(self, config: Config) -> None:
+        """Listen at another address. Raises StartError and stays if that cannot be had."""
+        before, here = self._web, self._config
+        if before is not None and config.web.address[1] == here.web.address[1]:
+            # One port cannot be had on one address and on all of them at once.
+            await before.stop()
+            try:
+                await self._listen(config)
+            except StartError:
+                await self._listen(here)
+                raise
+        else:
+            await self._listen(config)
+            if before is not None:
+                await before.stop()
+
     def _is_ready(self) -> bool:
-        return all(runner.up is not None for runner in self._sampling.runners)
+        runners = self._sampling.runners
+        return self._is_started and all(runner.up is not None for runner in runners)
 
     def _live(self) -> Sequence[Batch]:
         return self._pipeline.latest.live(time.monotonic_ns())
@@ -124,40 +168,63 @@ class Service:
         derivations = [derivation(config.derived) for derivation in plugins.derivation_classes()]
         return Pipeline(self._instruments, derivations)
 
-    def _start_exporters(self, config: Config) -> list[PushExporter]:
-        started = []
-        for name, settings in config.exporters.items():
-            if name == plugins.PROMETHEUS:
-                continue
-            try:
-                exporter = plugins.push_exporter_class(name)(
-                    name, settings, config.labels, self._instruments
-                )
-            except Unavailable as error:
-                log.error('msg="exporter not available" exporter=%s error="%s"', name, error)
-                continue
+    async def _change_exporters(self, before: Config, config: Config) -> None:
+        """Start those that are new or changed, then stop those that are gone or changed. The
+        others keep what waits in them."""
+        old = self._exporters
+        keep = {
+            name: exporter
+            for name, exporter in old.items()
+            if config.labels == before.labels
+            and config.exporters.get(name) == before.exporters[name]
+        }
+        fresh = [n for n in config.exporters if n not in keep and n != plugins.PROMETHEUS]
+        self._exporters = keep | {
+            name: exporter
+            for name in fresh
+            if (exporter := self._start_exporter(name, config)) is not None
+        }
+        self._pipeline.sinks = [exporter.offer for exporter in self._exporters.values()]
+        gone = {name: exporter for name, exporter in old.items() if name not in keep}
+        if gone:
+            await asyncio.to_thread(_stop_exporters, gone)
+
+    def _start_exporter(self, name: str, config: Config) -> PushExporter | None:
+        try:
+            exporter = plugins.push_exporter_class(name)(
+                name, config.exporters[name], config.labels, self._instruments
+            )
             exporter.start()
-            started.append(exporter)
-        self._pipeline.sinks = [exporter.offer for exporter in started]
-        return started
+        except Exception as error:  # noqa: BLE001  (it may be somebody else's: the others go on)
+            why = error if isinstance(error, Unavailable) else repr(error)
+            log.error('msg="exporter not available" exporter=%s error="%s"', name, why)
+            return None
+        return exporter
 
     # Reload
+
+    async def _reload_when_asked(self) -> None:
+        """One after the other; what is asked for while one runs is one more, however often."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            await self._reload()
 
     async def _reload(self) -> None:
         notify.reloading()
         try:
-            config = self._load()
+            config = await asyncio.to_thread(self._load)
             if config.web.listen != self._config.web.listen:
-                before = self._web
-                await self._listen(config)
-                if before is not None:
-                    await before.stop()
+                await self._move(config)
+            await self._apply(config)
         except (ConfigError, StartError) as error:
             for line in str(error).splitlines():
                 log.error('msg="reload refused, the old configuration stays" error="%s"', line)
             self._note_reload(successful=False)
+        except Exception:
+            log.exception('msg="reload failed"')
+            self._note_reload(successful=False)
         else:
-            await self._apply(config)
             self._note_reload(successful=True)
             log.info('msg="reloaded"')
         notify.ready()
@@ -169,10 +236,7 @@ class Service:
             self._pipeline.replace_derivations(
                 [derivation(config.derived) for derivation in plugins.derivation_classes()]
             )
-        if (config.exporters, config.labels) != (before.exporters, before.labels):
-            old, self._pipeline.sinks = self._exporters, []
-            await asyncio.to_thread(_stop_exporters, old)
-            self._exporters = self._start_exporters(config)
+        await self._change_exporters(before, config)
         self._app.serves_metrics = plugins.PROMETHEUS in config.exporters
         await asyncio.to_thread(self._sampling.apply, config, host_of(config.host))
         self._guard_lanes()
@@ -200,20 +264,37 @@ class Service:
         at = max(lane.guard() / 1e9, loop.time() + _GUARD_PAUSE_S)
         self._guards[lane] = loop.call_at(at, self._guard, lane)
 
-    def _tend(self) -> None:
+    def _tend(self, looking: Job) -> None:
         """Every few seconds: guard lanes that are new, and tell systemd that all is well."""
         self._guard_lanes()
+        _keep_time(looking)
         watchdog = notify.watchdog_interval()
         if watchdog is not None and self._sampling.is_ticking():
             notify.watchdog()
         delay = _TEND_S if watchdog is None else min(_TEND_S, watchdog / 3)
-        asyncio.get_running_loop().call_later(delay, self._tend)
+        asyncio.get_running_loop().call_later(delay, self._tend, looking)
 
 
-def _stop_exporters(exporters: Sequence[PushExporter]) -> None:
+def _keep_time(looking: Job) -> None:
+    """APScheduler keeps wall time: were the clock set back, it would wait as much longer."""
+    if looking.next_run_time - datetime.now(UTC) > timedelta(seconds=2 * LOOK_AGAIN_S):
+        looking.reschedule("interval", seconds=LOOK_AGAIN_S)
+
+
+def _stop_exporters(exporters: Mapping[str, PushExporter]) -> None:
+    """All at once, so that a destination that hangs takes no time from the others."""
+    clock = Clock()
     deadline = time.monotonic() + _STOP_EXPORTERS_S
-    for exporter in exporters:
-        exporter.stop(max(0.0, deadline - time.monotonic()))
+    stopping = {
+        name: Attempt(partial(exporter.stop, _STOP_EXPORTERS_S), f"stop-{name}")
+        for name, exporter in exporters.items()
+    }
+    for name, attempt in stopping.items():
+        if attempt.wait(max(0.0, deadline - time.monotonic()), clock):
+            try:
+                attempt.outcome()
+            except Exception:
+                log.exception('msg="exporter failed to stop" exporter=%s', name)
 
 
 def _one_thread() -> dict[str, object]:

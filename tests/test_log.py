@@ -84,16 +84,25 @@ def test_the_line_has_the_words_of_the_last_event(
     assert caplog.messages == ["value 1", "value 3 repeated=1"]
 
 
-def test_memory_for_causes_is_bounded_and_the_oldest_are_forgotten(
+def test_beyond_a_thousand_causes_in_a_minute_the_rest_count_as_one(
+    quiet: QuietLog, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(2):
+        for number in range(5000):
+            quiet.warning(f"cause {number}", f"second {second} of {number}")
+        watch.now += 1.0
+    assert len(caplog.messages) == 1001, "a thousand, and one for all the others"
+    caplog.clear()
+    watch.now += 60.0
+    quiet.warning("cause 4000", "again")
+    assert caplog.messages == ["again"], "the oldest is forgotten for it"
+
+
+def test_a_line_has_an_end_however_much_an_error_quotes(
     quiet: QuietLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(1001):
-        quiet.warning(f"cause {number}", "m")
-    caplog.clear()
-    quiet.warning("cause 1000", "m")
-    assert not caplog.messages
-    quiet.warning("cause 0", "m")
-    assert caplog.messages == ["m"]
+    quiet.warning("a", "x" * 1_000_000)
+    assert len(caplog.messages[0]) == 1000
 
 
 def test_lanes_that_warn_at_once_take_turns(caplog: pytest.LogCaptureFixture) -> None:
