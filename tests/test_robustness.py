@@ -127,6 +127,32 @@ def test_sigterm_ends_a_daemon_that_is_not_yet_started(
         assert time.monotonic() - started < 4, "it does not wait for the collector"
 
 
+HANGS_STOPPING = """
+import asyncio, os, signal, time
+from telemetryd import service
+from telemetryd.config import load
+
+async def hang(self):
+    time.sleep(60)
+
+service._LAST_RESORT_S = 1.0
+service.Service._shut_down = hang
+daemon = service.Service(lambda: load([], {"TELEMETRYD_WEB__LISTEN": "127.0.0.1:0"}))
+signal.setitimer(signal.ITIMER_REAL, 2.0)
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+daemon.run()
+"""
+
+
+def test_a_daemon_that_hangs_while_it_stops_says_where_and_is_gone_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS_STOPPING],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=40,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "in hang" in done.stderr
+
+
 @pytest.fixture
 def lane() -> Iterator[Room]:
     room = Room("bad", "fine")
