@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has enough
         return 0
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -36,9 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TelemetrydError as error:
         print(f"telemetryd: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"telemetryd: {error}", file=sys.stderr)
+        _forget_output()
+        return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _forget_output() -> None:
+    """What is left of it would make Python complain again when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +121,10 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     import faulthandler
+    import signal
 
+    # Until the daemon can reload, a SIGHUP must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from telemetryd.service import Service
 
     # The watchdog ends a daemon that hangs with SIGABRT: say where each thread was.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from telemetryd.host import Host
 
 DEFAULT_FILE = "/etc/telemetryd/telemetryd.toml"
 ENV_PREFIX = "TELEMETRYD_"
+# What Kubernetes tells every container of a Service that is called telemetryd.
+_OF_KUBERNETES = re.compile(r"TELEMETRYD_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]*)?\Z")
 _RESERVED_LABELS = ("host", "time")
 
 
@@ -139,7 +142,7 @@ def load(
 def _merge_environment(sources: Sources, environ: Mapping[str, str]) -> None:
     """TELEMETRYD_WEB__LISTEN is web.listen; values are TOML, or text where they are not."""
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX):
+        if not name.startswith(ENV_PREFIX) or _OF_KUBERNETES.match(name):
             continue
         tree: Any = _toml_or_text(environ[name])
         for key in reversed(name[len(ENV_PREFIX) :].lower().split("__")):

@@ -13,6 +13,13 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+REASONS = frozenset(
+    {
+        *("permission", "missing", "io", "timeout", "parse", "invalid"),
+        *("undeclared", "duplicate", "conflict", "limit", "exception"),
+    }
+)
+
 
 class TelemetrydError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -58,15 +65,11 @@ class Broken(Unavailable):
 
 
 class ReadError(TelemetrydError):
-    """One reading failed. `reason` is a short word from a fixed set, used as a label.
-
-    Reasons: permission, missing, io, timeout, parse, invalid, undeclared, duplicate, conflict,
-    limit, exception.
-    """
+    """One reading failed. `reason` becomes a label: one of REASONS, any other is `exception`."""
 
     def __init__(self, reason: str, what: str) -> None:
         super().__init__(what)
-        self.reason = reason
+        self.reason = reason if reason in REASONS else "exception"
 
 
 class StartError(TelemetrydError):

@@ -17,13 +17,15 @@ from telemetryd.runner import Runner, State
 
 # A collector that holds its lane longer than this share of the interval is abandoned.
 DEADLINE_INTERVALS = 0.5
+# The same for one that has a lane of its own, and so keeps nobody waiting.
+ALONE_INTERVALS = 1.0
 # A guess: long enough for a loaded machine, short enough that a slow lane is noticed.
 LONGEST_DEADLINE_S = 5.0
 _DUE = frozenset({State.RUNNING, State.FAILING})
 
 
 class Lane:
-    """Samples `runners` every `interval` seconds from `start` to `stop`."""
+    """Samples `runners` every `interval` seconds from `start` to `stop`; `alone`: one only."""
 
     def __init__(
         self,
@@ -31,10 +33,13 @@ class Lane:
         interval: float,
         clock: Clock,
         instruments: Instruments,
+        *,
+        alone: bool = False,
     ) -> None:
         self.name = name
         self.interval = interval
-        self.deadline_ns = int(min(interval * DEADLINE_INTERVALS, LONGEST_DEADLINE_S) * 1e9)
+        share = ALONE_INTERVALS if alone else DEADLINE_INTERVALS
+        self.deadline_ns = int(min(interval * share, LONGEST_DEADLINE_S) * 1e9)
         self.last_tick_ns = clock.mono_ns()
         self._clock = clock
         self._instruments = instruments

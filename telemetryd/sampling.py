@@ -225,7 +225,11 @@ class Sampling:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(
-                name, runner.interval, self._host.clock, self._instruments
+                name,
+                runner.interval,
+                self._host.clock,
+                self._instruments,
+                alone=runner.collector.may_block,
             )
         lane.add(runner)
 

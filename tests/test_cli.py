@@ -170,3 +170,17 @@ def test_check_config_names_file_key_value_and_what_is_allowed(
 def test_every_command_has_a_help_text() -> None:
     for command in ("run", "once", "doctor", "check-config", "metrics"):
         assert "usage: telemetryd " + command in telemetryd(command, "--help")
+
+
+def test_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "telemetryd", "metrics"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "telemetryd: [Errno 28] No space left on device\n"

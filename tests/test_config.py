@@ -293,3 +293,15 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 def test_what_is_no_size_is_refused(text: object) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Bytes).validate_python(text)
+
+
+def test_what_kubernetes_tells_of_a_service_called_telemetryd_is_no_configuration() -> None:
+    load(
+        [],
+        {
+            "TELEMETRYD_PORT": "tcp://10.0.0.1:10090",
+            "TELEMETRYD_PORT_10090_TCP_ADDR": "10.0.0.1",
+            "TELEMETRYD_SERVICE_HOST": "10.0.0.1",
+            "TELEMETRYD_SERVICE_PORT_METRICS": "10090",
+        },
+    )

@@ -178,3 +178,9 @@ def test_a_slow_lane_has_a_deadline_of_seconds_not_of_half_its_interval() -> Non
     room = Room()
     assert Lane("60s", 60.0, room.clock, room.instruments).deadline_ns == 5e9
     assert room.lane.deadline_ns == 0.5e9
+
+
+def test_a_collector_on_a_lane_of_its_own_may_take_the_whole_interval() -> None:
+    room = Room()
+    lane = Lane("thermal", 2.0, room.clock, room.instruments, alone=True)
+    assert lane.deadline_ns == 2e9
