@@ -46,9 +46,9 @@ class Memory:
     """Memory of a process in KiB, from /proc/PID/smaps, proc_pid_smaps(5).
 
     `rss` is resident, in `pss` a shared page is divided by those who share it, `private` would be
-    free again without the process. `alone` is the pss it would have if no process shared more
-    with it than the C library, which all have: everything else counts in full. It does not depend
-    on how many other Python programs run now.
+    free again without the process. `alone` is the most that its pss can be: what it would be if
+    nobody shared more with it than the C library, which all have. It does not depend on how many
+    other Python programs run now.
     """
 
     rss: int

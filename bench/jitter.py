@@ -70,7 +70,8 @@ class Grid:
     def of(cls, times_ns: Sequence[int], interval_ns: int = 1_000_000_000) -> Grid:
         """Raises ValueError if there is no tick."""
         ordered = sorted(times_ns)
-        rests = [(t - ordered[0] + interval_ns // 2) % interval_ns for t in ordered]
+        # The first may be late itself: by less than a quarter of an interval, it is assumed.
+        rests = [(t - ordered[0] + interval_ns // 4) % interval_ns for t in ordered]
         earliest = min(rests)
         late = [(rest - earliest) / 1e6 for rest in rests]
         span = round((ordered[-1] - ordered[0]) / interval_ns) + 1

@@ -105,8 +105,8 @@ def scrapes(contest: Contest) -> str:
 
 def memory(contest: Contest) -> str:
     kinds: list[tuple[str, Callable[[Memory], int]]] = [
-        ("proportional (PSS), if nothing else ran Python", lambda m: m.alone),
         ("proportional (PSS), as measured", lambda m: m.pss),
+        ("proportional (PSS), at most", lambda m: m.alone),
         ("private", lambda m: m.private),
         ("resident (RSS)", lambda m: m.rss),
     ]
@@ -130,7 +130,9 @@ def imports(steps: Sequence[Step]) -> str:
         cells = f"{alone - before:+.1f}", f"{alone:.1f}", f"{step.memory.pss / 1024:.1f}"
         rows.append([step.name, *cells])
         before = alone
-    return table(["imported", "adds, MiB", "sum, MiB", "sum as measured, MiB"], rows)
+    return table(
+        ["imported", "adds at most, MiB", "PSS at most, MiB", "PSS as measured, MiB"], rows
+    )
 
 
 def jitter(found: Jitter) -> str:

@@ -14,14 +14,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TextIO, cast
-
-from prometheus_client import Metric as ParsedFamily
-from prometheus_client import parser
-from prometheus_client.samples import Sample as ParsedSample
+from typing import TYPE_CHECKING, TextIO, cast
 
 from telemetryd.errors import ReadError
 from telemetryd.metric import SUFFIXES, Kind
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric as ParsedFamily
+    from prometheus_client.samples import Sample as ParsedSample
 
 # The parser takes time that grows with the square of a line's length. No sane line is as long.
 _LONGEST_LINE = 16384
@@ -122,6 +122,8 @@ def parse(data: bytes) -> Page:
     fault; so is a family that OpenMetrics would refuse, one with timestamps, and one with a series
     that occurs twice.
     """
+    from prometheus_client import parser  # noqa: PLC0415  (memory; most hosts have no files)
+
     lines = _Lines(_decoded(data))
     drafts = _Drafts()
     try:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from dashboards_promql import grouping_labels, operands, selectors
+from support.promql import grouping_labels, operands, selectors
 from support.daemon import ROOT
 from test_dashboards import CATALOGUE, OF_PROMETHEUS
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from dashboards_promql import grouping_labels, selectors
+from support.promql import grouping_labels, selectors
 from support.daemon import ROOT
 
 from telemetryd import catalogue

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dashboards_machine import FIXTURE, HERE, JOB, Watched, watched
-from dashboards_promql import operands
+from support.watched_host import FIXTURE, HERE, JOB, Watched, watched
+from support.promql import operands
 from support.servers import eventually
 from test_alerts import ALERTS
 from test_dashboards import BOARD, Target, every_target

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-import systemd_machine
+from support import systemd_machine
 
 SOURCE = Path(__file__).parent.parent
 PYTHON = "/usr/bin/python3"
