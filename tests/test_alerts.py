@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from support.promql import grouping_labels, operands, selectors
 from support.daemon import ROOT
+from support.promql import grouping_labels, operands, selectors
 from test_dashboards import CATALOGUE, OF_PROMETHEUS
 
 FOLDER = ROOT / "dashboards"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.promql import grouping_labels, selectors
 from support.daemon import ROOT
+from support.promql import grouping_labels, selectors
 
 from telemetryd import catalogue
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.watched_host import FIXTURE, HERE, JOB, Watched, watched
 from support.promql import operands
 from support.servers import eventually
+from support.watched_host import FIXTURE, HERE, JOB, Watched, watched
 from test_alerts import ALERTS
 from test_dashboards import BOARD, Target, every_target
 
