@@ -295,14 +295,7 @@ class Disk(Collector):
 
     def _attribute(self, disk: str, name: str) -> str:
         """An attribute of the disk as text; empty if the disk has none, or it cannot be read."""
-        path = self.host.sys("block", _in_sysfs(disk), name)
-        try:
-            return self.host.text(path)
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            self.fault(error, path)
-            return ""
+        return self.text(self.host.sys("block", _in_sysfs(disk), name))
 
     def close(self) -> None:
         self._file.close()

@@ -192,32 +192,23 @@ class System(Collector):
         if self._cpu is None:
             self._cpu = self._cpu_model()
         kernel = self.host.proc("sys/kernel")
-        architecture = self._text(os.path.join(kernel, "arch"))  # since Linux 6.1
+        architecture = self.text(os.path.join(kernel, "arch"))  # since Linux 6.1
         if not architecture and self.host.is_live:
             architecture = os.uname().machine
         dmi = self.host.sys("class/dmi/id")
         return (
-            self._text(os.path.join(kernel, "osrelease")),
+            self.text(os.path.join(kernel, "osrelease")),
             architecture,
             self._os_name(),
-            self._text(os.path.join(dmi, "sys_vendor")),
-            self._text(os.path.join(dmi, "product_name")),
+            self.text(os.path.join(dmi, "sys_vendor")),
+            self.text(os.path.join(dmi, "product_name")),
             self._cpu,
         )
-
-    def _text(self, path: str) -> str:
-        try:
-            return self.host.text(path)
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            self.fault(error, path)
-            return ""
 
     def _os_name(self) -> str:
         """PRETTY_NAME of os-release(5), which is written as for a shell."""
         for path in (self.host.root("/etc/os-release"), self.host.root("/usr/lib/os-release")):
-            for line in self._text(path).splitlines():
+            for line in self.text(path).splitlines():
                 key, _, value = line.partition("=")
                 if key == "PRETTY_NAME":
                     try:

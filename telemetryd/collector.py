@@ -101,5 +101,16 @@ class Collector(ABC):
         if self.on_fault is not None:
             self.on_fault(reason_of(error), f"{what}: {error}" if what else str(error))
 
+    def text(self, path: str) -> str:
+        """A short file that describes something, as text; empty where there is none, or where it
+        cannot be read, which is a fault."""
+        try:
+            return self.host.text(path)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            self.fault(error, path)
+            return ""
+
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Give back what is held. Calling it twice is safe."""

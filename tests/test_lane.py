@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.lanes import PATIENCE_S, Room
@@ -12,19 +12,6 @@ from telemetryd.lane import Lane
 from telemetryd.runner import State
 
 MISSED = 'telemetryd_lane_missed_ticks_total{lane="1s"}'
-
-
-@pytest.fixture
-def make() -> Iterator[Callable[..., Room]]:
-    rooms: list[Room] = []
-
-    def build(*names: str) -> Room:
-        rooms.append(Room(*names))
-        return rooms[-1]
-
-    yield build
-    for room in rooms:
-        room.end()
 
 
 def test_collectors_are_sampled_in_turn_at_once_and_then_every_interval(

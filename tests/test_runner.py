@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.lanes import PATIENCE_S, Probe, Room
 
 from telemetryd.errors import Unavailable
 from telemetryd.runner import State
-
-
-@pytest.fixture
-def make() -> Iterator[Callable[..., Room]]:
-    rooms: list[Room] = []
-
-    def build(*names: str) -> Room:
-        rooms.append(Room(*names))
-        return rooms[-1]
-
-    yield build
-    for room in rooms:
-        room.end()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from support.clock import FakeClock
 from support.trees import named
@@ -125,3 +127,16 @@ class Room:
             for thread in probe.threads:
                 thread.join(PATIENCE_S)
         assert self.lane.join(PATIENCE_S)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Room]]:
+    rooms: list[Room] = []
+
+    def build(*names: str) -> Room:
+        rooms.append(Room(*names))
+        return rooms[-1]
+
+    yield build
+    for room in rooms:
+        room.end()
