@@ -1,5 +1,5 @@
 # One command for each thing. `make run` and `make test` set up what they need.
-.PHONY: run test test-long check lint types format docs bench install uninstall clean
+.PHONY: run demo test test-long check lint types format docs bench install uninstall clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -36,6 +36,9 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTHON) bench/run.py $(ARGS)
+
+demo: $(STAMP)
+	$(PYTHON) tests/fakes/nvml/demo.py $(ARGS)
 
 install:
 	sh systemd/install.sh
