@@ -27,6 +27,7 @@ from telemetryd.errors import Unavailable
 from telemetryd.exporter import ExporterConfig, PushExporter
 from telemetryd.exporters.line_protocol import Encoder
 from telemetryd.instruments import Instruments
+from telemetryd.metric import Metric
 
 WRITE_PATH = "/api/v2/write"
 # A point that waits as a reference: a number, its place in a tuple, its share of the rest.
@@ -98,6 +99,11 @@ class InfluxDBConfig(ExporterConfig):
     exclude: tuple[str, ...] = Field(
         (), description="shell patterns of the names of the metrics not to send"
     )
+    per_process: bool = Field(
+        False,
+        description="send the families with one series for each process too; those series come "
+        "and go with the processes",
+    )
     host: str | None = Field(
         None, min_length=1, description="the tag `host`; unset: the name of this machine"
     )
@@ -157,7 +163,11 @@ class InfluxDB(PushExporter):
         self._transport = Transport(name, config, clock)
         on_drop = count_drops(name, instruments)
         queue = MemoryQueue(config.queue_bytes, on_drop)
-        wants = Filters(include=config.include, exclude=config.exclude).wants
+        names = Filters(include=config.include, exclude=config.exclude)
+
+        def wants(metric: Metric) -> bool:
+            return (config.per_process or not metric.per_process) and names.wants(metric.name)
+
         tags = {**labels, "host": config.host} if config.host is not None else labels
         self._lane = DeliveryLane(
             name,

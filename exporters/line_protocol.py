@@ -60,7 +60,7 @@ def shape_of(metric: Metric) -> tuple[str, str]:
     return measurement, f"{field}_" if field in _RESERVED else field or "value"
 
 
-def _everything(_name: str) -> bool:
+def _everything(_metric: Metric) -> bool:
     return True
 
 
@@ -72,7 +72,7 @@ class Encoder:
     """Encodes batches; keeps one plan for each collector.
 
     `labels` are put on every point, and `host`, which is this machine's name unless they have
-    one; a metric's own label of the same name comes first. `wants` chooses by the metric's name.
+    one; a metric's own label of the same name comes first. `wants` chooses the metrics.
     A body has at most `most_points` points, more only if one line has more. `on_drop` hears of
     points that cannot be told: not finite, or a second one of the same field.
     """
@@ -80,7 +80,7 @@ class Encoder:
     def __init__(
         self,
         labels: Mapping[str, str],
-        wants: Callable[[str], bool] = _everything,
+        wants: Callable[[Metric], bool] = _everything,
         most_points: int = sys.maxsize,
         on_drop: OnDrop = _ignore,
     ) -> None:
@@ -149,12 +149,12 @@ class _Plan:
         self,
         series: tuple[Series, ...],
         labels: Mapping[str, str],
-        wants: Callable[[str], bool],
+        wants: Callable[[Metric], bool],
         most_points: int,
     ) -> None:
         self.series = series
         self.duplicates = 0
-        wanted = {metric: wants(metric.name) for metric in {one.metric for one in series}}
+        wanted = {metric: wants(metric) for metric in {one.metric for one in series}}
         shapes = {metric: shape_of(metric) for metric in wanted}
         lines: dict[tuple[str, _Tags], dict[str, int]] = {}
         for position, one in enumerate(series):

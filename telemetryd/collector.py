@@ -112,5 +112,10 @@ class Collector(ABC):
             self.fault(error, path)
             return ""
 
+    def remarks(self) -> Iterable[str]:
+        """What an operator may want to know and is no fault, such as readings that this hardware
+        does not offer; asked for after a sample, and shown by `doctor`."""
+        return ()
+
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Give back what is held. Calling it twice is safe."""

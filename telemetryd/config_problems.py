@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -86,7 +86,7 @@ def model_problems(
         for error in refused.errors(include_url=False):
             where = (*path, *_keys(error["loc"], table))
             if error["type"] == "extra_forbidden":
-                found[where] = closest(where[-1], model.model_fields)
+                found[where] = closest(where[-1], _keys_beside(model, error["loc"]))
             elif where in found:  # one line for each branch of a union
                 found[where] += f", or {_lower(error['msg'])}"
             else:
@@ -95,6 +95,19 @@ def model_problems(
     except Exception as error:  # noqa: BLE001  (the model may be a plugin's)
         return [sources.problem(path, f"cannot be checked: {error!r}")]
     return []
+
+
+def _keys_beside(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
+    """The keys that may stand where `loc` ends: those of the model itself, or of one in a table
+    of it (`dict[str, Model]`)."""
+    here: Any = model
+    for part in loc[:-1]:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(part))
+            here = None if field is None else field.annotation
+        else:
+            here = (get_args(here) or (None,))[-1]
+    return (here if isinstance(here, type) and issubclass(here, BaseModel) else model).model_fields
 
 
 def _keys(loc: Sequence[int | str], table: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,7 @@ class Finding:
     why: str
     remedy: str
     required: bool
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_bad(self) -> bool:
@@ -66,18 +67,20 @@ def _examine_collector(name: str, config: CollectorConfig, host: Host) -> Findin
     required = config.enabled is True
 
     def found(state: str, why: str, remedy: str = "see the message") -> Finding:
-        return Finding("collector", name, state, why, remedy, required)
+        return Finding("collector", name, state, why, remedy, required, remarks)
 
     faults: list[str] = []
+    remarks: tuple[str, ...] = ()
     series = 0
 
     def examine() -> None:
-        nonlocal series
+        nonlocal series, remarks
         collector = plugins.open_collector(name, config, host)
         collector.on_fault = lambda _reason, what: faults.append(what)
         try:
             for _ in collector.sample():
                 series += 1
+            remarks = tuple(collector.remarks())
         finally:
             collector.close()
 
@@ -167,6 +170,9 @@ _COLOURS = {
 }
 
 
+_BELOW = " " * 33
+
+
 def as_table(findings: list[Finding], *, colour: bool) -> str:
     """Three columns and a line with the remedy below each that needs one."""
     lines = []
@@ -177,5 +183,6 @@ def as_table(findings: list[Finding], *, colour: bool) -> str:
             state = f"\x1b[{code}m{state}\x1b[0m"
         lines.append(f"{finding.kind:9} {finding.name:12} {state} {finding.why}")
         if finding.remedy and finding.state not in {"ok", "off"}:
-            lines.append(f"{'':33}remedy: {finding.remedy}")
+            lines.append(f"{_BELOW}remedy: {finding.remedy}")
+        lines.extend(_BELOW + remark for remark in finding.remarks)
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 REASONS = frozenset(
     {
         *("permission", "missing", "io", "timeout", "parse", "invalid"),
+        *("lost", "driver", "unsupported"),  # of GPUs
         *("undeclared", "duplicate", "conflict", "limit", "exception"),
     }
 )

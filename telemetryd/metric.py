@@ -56,6 +56,7 @@ class Unit(enum.Enum):
     HERTZ = "hertz"
     RATIO = "ratio"
     RPM = "rpm"
+    GRAMS = "grams"
 
 
 class Series:
@@ -81,6 +82,8 @@ class Metric:
 
     `subsystem` is also the InfluxDB measurement. `name` is what stands on a sample line;
     `family` is the name of the whole in OpenMetrics (a counter's without `_total`).
+    `per_process` marks a family with one series for each process: those come and go, and are
+    pushed only by exporters that are told to.
     Raises ValueError for a name or a label that Prometheus would refuse or overwrite.
     """
 
@@ -91,6 +94,7 @@ class Metric:
     help: str
     source: str
     labels: tuple[str, ...] = ()
+    per_process: bool = False
     name: str = field(init=False)
     family: str = field(init=False)
     _interned: WeakValueDictionary[tuple[str, ...], Series] = field(
@@ -100,6 +104,7 @@ class Metric:
     def __post_init__(self) -> None:
         if self.kind is Kind.INFO and self.unit is not Unit.NONE:
             raise ValueError(f"{self.subsystem}_{self.quantity}: an info metric has no unit")
+        object.__setattr__(self, "help", _as_utf8(self.help))
         family = "_".join(filter(None, (PREFIX, self.subsystem, self.quantity, self.unit.value)))
         suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")
         self._name(family, family + suffix)
@@ -131,6 +136,7 @@ class Metric:
             "help": _as_utf8(help_text),
             "source": source,
             "labels": labels,
+            "per_process": False,
             "_interned": WeakValueDictionary(),
         }
         for key, value in values.items():

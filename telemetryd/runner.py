@@ -84,7 +84,6 @@ class Runner:
     def publish(self, sample: Sample) -> None:
         """Hand a finished sample on, and take note of how it went."""
         self.state = sample.state
-        self.samples += 1
         self.busy_ns += sample.duration_ns
         self.duration_ns = sample.duration_ns
         if sample.duration_ns > self.interval * 1e9:
@@ -96,6 +95,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001  (points of another shape must not end the lane)
             self.state = State.FAILING
             self._fault("exception", f"cannot publish its points: {error!r}")
+        # Last: whoever waits for a sample finds it in the table.
+        self.samples += 1
 
     def close(self) -> None:
         """Withdraw the collector's series and close it."""

@@ -194,8 +194,10 @@ class Sampling:
         if stuck is not None:
             Attempt(self._stuck.pop(name).close, f"close-{name}")
         opening = self._openings.get(name)
-        if opening is not None and not opening.is_over:
-            raise _silent("still no answer")
+        if opening is not None:
+            if not opening.is_over:
+                raise _silent("still no answer")
+            _close_late(name, opening)
         opening = Attempt(partial(self._create, name, config, self._host), f"open-{name}")
         self._openings[name] = opening
         if self._ending:  # since the check in _open
@@ -271,6 +273,15 @@ class Sampling:
         for lane in lanes:
             ended = lane.join(self._seconds_to(deadline_ns)) and ended
         return ended
+
+
+def _close_late(name: str, opening: Attempt[Runner]) -> None:
+    """Close a collector that opened after it was given up: it holds what it found."""
+    try:
+        runner = opening.outcome()
+    except Exception:  # noqa: BLE001  (it did not open)
+        return
+    Attempt(runner.close, f"close-{name}")
 
 
 def _silent(what: str) -> Broken:

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 # A call may take this part of the deadline, so that a few can get stuck in one run and the rest
 # are still answered.
-_PATIENCE = 1 / 8
+PATIENCE = 1 / 8
 
 
 class _Round(Generic[K, R]):
@@ -51,13 +51,18 @@ class Relay(Generic[K, R]):
     """
 
     def __init__(
-        self, call: Callable[[K], R], deadline_s: float, clock: Clock, name: str = "relay"
+        self,
+        call: Callable[[K], R],
+        deadline_s: float,
+        clock: Clock,
+        name: str = "relay",
+        patience: float = PATIENCE,
     ) -> None:
         self._call = call
         self._clock = clock
         self._name = name
         self._deadline_ns = int(deadline_s * 1e9)
-        self._patience_ns = int(deadline_s * 1e9 * _PATIENCE)
+        self._patience_ns = int(deadline_s * 1e9 * patience)
         self._lock = threading.Lock()
         self._stuck: set[K] = set()
         self._inbox: SimpleQueue[_Round[K, R] | None] | None = None

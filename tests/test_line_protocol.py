@@ -142,7 +142,7 @@ def test_a_second_series_for_the_same_field_is_left_out_and_counted() -> None:
 
 
 def test_metrics_that_are_not_wanted_are_not_encoded() -> None:
-    encoder = Encoder({"host": "n1"}, wants=lambda name: name != READS.name)
+    encoder = Encoder({"host": "n1"}, wants=lambda metric: metric is not READS)
     points: list[Point] = [(READS.at("sda"), 5), (BUSY.at("sda"), 1), (READS.at("sdb"), 7)]
     assert encoder.encode_all([batch_of(points)]) == (
         f"telemetryd_disk,device=sda,host=n1 busy_seconds_total=1 {WALL_NS}\n"
@@ -150,10 +150,10 @@ def test_metrics_that_are_not_wanted_are_not_encoded() -> None:
 
 
 def test_a_plan_is_kept_for_the_same_tuple_of_series_and_made_anew_for_another() -> None:
-    asked: list[str] = []
+    asked: list[Metric] = []
 
-    def wants(name: str) -> bool:
-        asked.append(name)
+    def wants(metric: Metric) -> bool:
+        asked.append(metric)
         return True
 
     encoder = Encoder({"host": "n1"}, wants=wants)

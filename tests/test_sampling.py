@@ -12,6 +12,8 @@ from support.daemon import eventually
 from support.trees import named
 
 from telemetryd import plugins, sampling
+from telemetryd.attempt import Attempt
+from telemetryd.clock import Clock
 from telemetryd.collector import Collector, CollectorConfig, DaemonView
 from telemetryd.config import Config, load
 from telemetryd.errors import Broken, Unavailable
@@ -19,7 +21,7 @@ from telemetryd.host import Host
 from telemetryd.instruments import Instruments
 from telemetryd.metric import Kind, Metric, Point, Unit
 from telemetryd.pipeline import Pipeline
-from telemetryd.sampling import Sampling
+from telemetryd.sampling import Sampling, _close_late
 
 VALUE = Metric("site", "value", Kind.GAUGE, Unit.NONE, "A value.", "a test", ("of",))
 PATIENCE_S = 10.0
@@ -319,3 +321,21 @@ def test_after_a_stop_neither_a_reload_nor_another_look_starts_anything(room: Ro
     sampling.apply(room.config("fine"), Host())
     assert not sampling.lanes
     assert not sampling.runners
+
+
+def test_a_collector_that_opens_after_it_was_given_up_is_closed() -> None:
+    closed = threading.Event()
+
+    class Late:
+        def close(self) -> None:
+            closed.set()
+
+    def fail() -> Late:
+        raise Unavailable("not here", "bring it")
+
+    opened, failed = Attempt(Late, "open-late"), Attempt(fail, "open-late")
+    assert opened.wait(5, Clock())
+    assert failed.wait(5, Clock())
+    _close_late("late", opened)  # type: ignore[arg-type]
+    _close_late("late", failed)  # type: ignore[arg-type]
+    assert closed.wait(5)

@@ -36,5 +36,5 @@ class FakeClock(Clock):
         """Wait until the test has moved the clock that far (or set `stop`)."""
         with self._moved:
             while self._mono < mono_ns and not stop.is_set():
-                self._moved.wait(0.05)
+                self._moved.wait(0.005)
         return stop.is_set()
