@@ -27,6 +27,9 @@ COLLECTORS = {
     "tcp": "telemetryd.collectors.tcp:Tcp",
     "thermal": "telemetryd.collectors.thermal:Thermal",
     "rapl": "telemetryd.collectors.rapl:Rapl",
+    "gpu_nvidia": "telemetryd.collectors.gpu_nvidia:GpuNvidia",
+    "gpu_amd": "telemetryd.collectors.gpu_amd:GpuAmd",
+    "gpu_intel": "telemetryd.collectors.gpu_intel:GpuIntel",
     "hwmon_power": "telemetryd.collectors.hwmon_power:HwmonPower",
     "system": "telemetryd.collectors.system:System",
     "textfile": "telemetryd.collectors.textfile:Textfile",
@@ -40,6 +43,11 @@ DERIVATIONS = (
     "telemetryd.derived.filesystem:FilesystemUtilization",
     "telemetryd.derived.bandwidth:BandwidthUtilization",
     "telemetryd.derived.energy:MeterEnergy",
+    "telemetryd.derived.gpu_utilization:GpuUtilization",
+    "telemetryd.derived.gpu_bandwidth:GpuBandwidth",
+    "telemetryd.derived.gpu_peaks:PeakFlops",
+    "telemetryd.derived.gpu_held_idle:HeldIdle",
+    "telemetryd.derived.gpu_energy_drift:GpuEnergyDrift",
 )
 
 PUSH_EXPORTERS = {
