@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from support.nvml import FakeNvml
 from support.trees import host_at
 
 from telemetryd import plugins
@@ -19,10 +20,11 @@ COLLECTORS = sorted(plugins.COLLECTORS)
 ROOT = Path(__file__).parent.parent
 
 
-def _open(name: str, host: Host) -> Collector:
+def _open(name: str, host: Host, folder: Path) -> Collector:
     kind = plugins.collector_class(name)
+    settings = {"library": str(FakeNvml(folder).library)} if name == "gpu_nvidia" else {}
     try:
-        return kind(kind.Config(), host)
+        return kind(kind.Config(**settings), host)
     except Unavailable as gone:
         pytest.skip(f"not on this machine: {gone.why}")
 
@@ -37,8 +39,10 @@ def _samples(collector: Collector, count: int) -> list[dict[Series, float]]:
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
-def test_a_collector_yields_only_declared_metrics_and_finite_values(name: str) -> None:
-    collector = _open(name, Host())
+def test_a_collector_yields_only_declared_metrics_and_finite_values(
+    name: str, tmp_path: Path
+) -> None:
+    collector = _open(name, Host(), tmp_path)
     declared = set(collector.metrics)
     for values in _samples(collector, 2):
         for series, value in values.items():
@@ -49,8 +53,8 @@ def test_a_collector_yields_only_declared_metrics_and_finite_values(name: str) -
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
-def test_a_counter_never_falls(name: str) -> None:
-    collector = _open(name, Host())
+def test_a_counter_never_falls(name: str, tmp_path: Path) -> None:
+    collector = _open(name, Host(), tmp_path)
     first, second = _samples(collector, 2)
     for series, value in first.items():
         # iowait is the one counter of the kernel's that may fall: proc_stat(5).
@@ -60,8 +64,10 @@ def test_a_counter_never_falls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
-def test_the_same_series_are_the_same_objects_from_sample_to_sample(name: str) -> None:
-    collector = _open(name, Host())
+def test_the_same_series_are_the_same_objects_from_sample_to_sample(
+    name: str, tmp_path: Path
+) -> None:
+    collector = _open(name, Host(), tmp_path)
     first, second = _samples(collector, 2)
     names = {repr(series): series for series in first}
     for series in second:
@@ -74,15 +80,17 @@ def test_missing_files_make_a_collector_unavailable_with_a_remedy(
     name: str, tmp_path: Path
 ) -> None:
     kind = plugins.collector_class(name)
+    # Not one of its files, and it may be on this machine, or loaded by another test.
+    settings = {"library": str(tmp_path / "libnvidia-ml.so.1")} if name == "gpu_nvidia" else {}
     with pytest.raises(Unavailable) as gone:
-        kind(kind.Config(), host_at(tmp_path))
+        kind(kind.Config(**settings), host_at(tmp_path))
     assert gone.value.why
     assert gone.value.remedy
 
 
 @pytest.mark.parametrize("name", COLLECTORS)
-def test_closing_twice_is_safe(name: str) -> None:
-    collector = _open(name, Host())
+def test_closing_twice_is_safe(name: str, tmp_path: Path) -> None:
+    collector = _open(name, Host(), tmp_path)
     _samples(collector, 1)
     collector.close()
     collector.close()
@@ -99,7 +107,7 @@ def test_a_collector_watches_only_names_that_its_own_metrics_declare(name: str) 
         assert metric.source
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "collectors").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "collectors").rglob("*.py")), ids=lambda p: p.stem)
 def test_no_collector_opens_an_absolute_path_on_its_own(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
