@@ -9,8 +9,24 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from telemetryd.batch import Batch, LatestTable
-from telemetryd.duration import Seconds
+from telemetryd.duration import Bytes, Seconds
 from telemetryd.metric import Metric, Point
+
+
+class GpuPeaks(BaseModel):
+    """What the data sheet of a GPU model says; a figure that is left out stays the built-in one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bf16_flops: float | None = Field(
+        None, gt=0, description="dense bf16 operations a second, without sparsity"
+    )
+    memory_bytes_per_second: float | None = Field(
+        None, gt=0, description="bandwidth of the GPU's memory"
+    )
+    link_bytes_per_second: float | None = Field(
+        None, gt=0, description="bandwidth of all NVLinks, both directions together"
+    )
 
 
 class DerivedConfig(BaseModel):
@@ -24,6 +40,26 @@ class DerivedConfig(BaseModel):
     cores: bool | None = Field(
         None,
         description="utilization of each CPU beside that of all; unset: up to 64 CPUs",
+    )
+    held_idle_memory: Bytes = Field(
+        256 << 20,
+        ge=0,
+        description="a GPU with this much memory in use is held, even if no process is seen on it",
+    )
+    held_idle_activity: float = Field(
+        0.05, gt=0, le=1, description="a GPU less active than this is idle"
+    )
+    held_idle_after: Seconds = Field(
+        300.0,
+        ge=0,
+        description="a GPU that was held and idle for so long without interruption is held idle",
+    )
+    gpu_peaks: dict[str, GpuPeaks] = Field(
+        default_factory=dict,
+        description="data-sheet peaks of GPUs that the daemon does not know or has otherwise: for "
+        'each shell pattern of model names a table, such as [derived.gpu_peaks."NVIDIA H100*"], '
+        "with any of bf16_flops (dense), memory_bytes_per_second, and link_bytes_per_second (all "
+        "NVLinks, both directions together); of several that match, the first counts",
     )
 
 

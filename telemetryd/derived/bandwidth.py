@@ -15,38 +15,9 @@ from dataclasses import dataclass
 from telemetryd.batch import Batch, LatestTable
 from telemetryd.collectors import network
 from telemetryd.derivation import Derivation, DerivedConfig
+from telemetryd.derived.port import METRICS, Over, Port
 from telemetryd.derived.steps import Counters
-from telemetryd.metric import Kind, Metric, Point, Series, Unit
-
-_LABELS = ("link", "device", "direction")
-_HERE = "derived"
-
-BYTES = Metric(
-    "bandwidth", "", Kind.COUNTER, Unit.BYTES,
-    "Bytes that a link carried in one direction, as the link counts them.", _HERE, _LABELS,
-)  # fmt: skip
-RATE = Metric(
-    "bandwidth", "", Kind.GAUGE, Unit.BYTES_PER_SECOND,
-    "Bytes a second that a link carried in one direction over the last interval.", _HERE, _LABELS,
-)  # fmt: skip
-CAPACITY = Metric(
-    "bandwidth", "capacity", Kind.GAUGE, Unit.BYTES_PER_SECOND,
-    "Bytes a second that a link can carry in one direction; absent when it is not known.",
-    _HERE, _LABELS,
-)  # fmt: skip
-RATIO = Metric(
-    "bandwidth", "utilization", Kind.GAUGE, Unit.RATIO,
-    "Actual / total bandwidth of a link in one direction over the last interval, from 0 to 1; "
-    "absent when it is not known. For the mean over a longer time divide the rate of "
-    "telemetryd_bandwidth_bytes_total by the capacity.",
-    _HERE, _LABELS,
-)  # fmt: skip
-OVER_CAPACITY = Metric(
-    "bandwidth", "over_capacity_intervals", Kind.COUNTER, Unit.NONE,
-    "Intervals of a link and direction without a utilization ratio because more bytes were counted "
-    "in them than the link can carry.",
-    _HERE, ("link",),
-)  # fmt: skip
+from telemetryd.metric import Metric, Point, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +55,12 @@ LINKS = (Link("network", network.BYTES, network.SPEED, only=(network.INFO, "phys
 
 
 class _Port:
-    """One direction of one link: its series, where its readings are, and its last capacity."""
+    """One direction of one link, and where its readings are."""
 
-    __slots__ = ("bytes_at", "capacity", "capacity_at", "increase_at", "series")
+    __slots__ = ("bytes_at", "capacity_at", "increase_at", "port")
 
-    def __init__(self, link: str, device: str, direction: str) -> None:
-        labels = (link, device, direction)
-        self.series = BYTES.at(*labels), RATE.at(*labels), CAPACITY.at(*labels), RATIO.at(*labels)
-        self.capacity: float | None = None
+    def __init__(self, port: Port) -> None:
+        self.port = port
         self.bytes_at = 0
         self.capacity_at: int | None = None
         self.increase_at = 0
@@ -104,34 +73,23 @@ class _Ports:
         self._link = link
         self._counters = Counters(link.transferred)
         self._ports: dict[tuple[str, str], _Port] = {}
-        self._over = 0
-        self._over_series = OVER_CAPACITY.at(link.name)
+        self._over = Over(link.name)
 
     def figures(self, batch: Batch) -> Iterator[Point]:
         step = self._counters.advance(batch)
         if self._counters.changed:
             self._look_at_ports(batch.series)
         values = batch.values
-        for port in self._ports.values():
-            total, rate, capacity, ratio = port.series
-            yield total, values[port.bytes_at]
-            before = port.capacity
-            port.capacity = now = None if port.capacity_at is None else values[port.capacity_at]
-            if now is not None:
-                yield capacity, now
-            increase = None if step is None else step.increases[port.increase_at]
+        for one in self._ports.values():
+            capacity = None if one.capacity_at is None else values[one.capacity_at]
+            increase = None if step is None else step.increases[one.increase_at]
             if step is None or increase is None or increase < 0:
-                continue
-            actual = increase / step.seconds
-            yield rate, actual
-            if now is None or now != before or now <= 0:
-                continue
-            if actual <= now:
-                yield ratio, actual / now
+                rate = None
             else:
-                self._over += 1
+                rate = increase / step.seconds
+            yield from one.port.points(values[one.bytes_at], rate, capacity)
         if self._ports:
-            yield self._over_series, self._over
+            yield self._over.series, self._over.intervals
 
     def _look_at_ports(self, series: Sequence[Series]) -> None:
         """The collector's series have changed: find the ports and their readings again."""
@@ -149,7 +107,9 @@ class _Ports:
             device, direction = link.device_of(one), one.labels[direction_at]
             if chosen is not None and device not in chosen:
                 continue
-            port = known.get((device, direction)) or _Port(link.name, device, direction)
+            port = known.get((device, direction)) or _Port(
+                Port(self._over, link.name, device, direction)
+            )
             port.bytes_at = positions[one]
             port.capacity_at = capacities.get(device)
             port.increase_at = increase_at
@@ -159,16 +119,13 @@ class _Ports:
 class BandwidthUtilization(Derivation):
     """Bytes, rate, capacity and utilization of each link and direction, of the kinds in LINKS.
 
-    A first reading, a gap, or a counter that fell gives neither rate nor ratio. A ratio needs the
-    same capacity at both ends of the interval: over one in which the link changed its speed, the
-    total is not known. A rate above the capacity is no share of it (a reading that was late, a
-    driver that updates its counters in steps): it stands as it is, the ratio is absent for that
-    interval, and OVER_CAPACITY counts it. Frames leave gaps on the wire that are not counted as
-    bytes, so that a full link reads a little below 1 and such readings stay rare.
+    A first reading, a gap, or a counter that fell gives neither rate nor ratio. Frames leave gaps
+    on the wire that are not counted as bytes, so that a full link reads a little below 1, and
+    readings above its capacity stay rare.
     """
 
     inputs = tuple(link.transferred for link in LINKS)
-    metrics = (BYTES, RATE, CAPACITY, RATIO, OVER_CAPACITY)
+    metrics = METRICS
 
     def __init__(self, config: DerivedConfig) -> None:
         super().__init__(config)

@@ -17,14 +17,15 @@ _HERE = "derived"
 
 RATIO = Metric(
     "utilization", "", Kind.GAUGE, Unit.RATIO,
-    "Used / total of a resource over the last interval, from 0 to 1; absent when it is not known.",
+    "Used / total of a resource over the last interval, from 0 to 1; absent when it is not known. "
+    "Power may be above its limit for moments (gpu_power).",
     _HERE, _LABELS,
 )  # fmt: skip
 SECONDS = Metric(
     "utilization", "", Kind.COUNTER, Unit.SECONDS,
     "Seconds of full use: the integral of the utilization ratio (0.5 for 10 s adds 5). Of memory, "
-    "swap and filesystems, which the kernel gives as levels, it is the mean of the two ends of "
-    "each interval.",
+    "swap, filesystems, gpu_memory and gpu_power, which come as levels, it is the mean of the two "
+    "ends of each interval.",
     _HERE, _LABELS,
 )  # fmt: skip
 OBSERVED = Metric(
