@@ -10,6 +10,7 @@ from typing import Any
 
 from clock import Memory
 from common import match
+from gpu import GPUS, GROWTH_SAMPLES, Gpus
 from imports import Step
 from jitter import Jitter
 from measure import Contest, Round, percentile
@@ -162,6 +163,30 @@ def growth(sizes: Sequence[tuple[Size, Contest, Contest]]) -> str:
             ["", f"us per series of {count} common", *_both(common, cpu_us, ".2f", 1 / count)],
         ]
     return table(["machine", "", "telemetryd", "node_exporter", "ratio"], rows)
+
+
+def gpus(found: Gpus) -> str:
+    rows: list[Row] = [
+        ["values of a GPU", f"{found.values:.0f}", f"{found.plain_values:.0f}"],
+        [
+            f"CPU for a sample of {GPUS} GPUs, us",
+            f"{found.collect_us:,.0f}",
+            f"{found.plain_us:,.0f}",
+        ],
+        [
+            "the same per value",
+            f"{found.collect_us / found.values / GPUS:.2f}",
+            f"{found.plain_us / found.plain_values / GPUS:.2f}",
+        ],
+        ["derived figures, us", f"{found.derive_us:,.0f}", ""],
+        ["inside the fake driver, us", f"{found.library_us:,.0f}", ""],
+        [
+            f"resident after {GROWTH_SAMPLES:,} samples, MiB",
+            f"{found.grown_kib / 1024:.1f} ({(found.grown_kib - found.settled_kib) / 1024:+.2f})",
+            "",
+        ],
+    ]
+    return table(["", "telemetryd", "plain"], rows)
 
 
 class Targets:

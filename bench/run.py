@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import gpu
 import imports
 import jitter
 import report
@@ -25,7 +27,7 @@ from measure import WARM_S, Contest, contest, disagree
 from peers import ROOT, node_exporter, node_exporters, telemetryd
 from trees import Size, planted
 
-SECTIONS = ("cpu", "memory", "growth", "jitter", "imports")
+SECTIONS = ("cpu", "memory", "growth", "jitter", "imports", "gpu")
 SIZES = (Size(8, 4, 2), Size(64, 16, 8), Size(256, 64, 32))
 # Scrapes in quick succession at the end of each round, for the latencies.
 _QUICK = 200
@@ -112,6 +114,20 @@ class Bench:
         self.raw["imports"] = found
         self.sections["imports"] = report.imports(found)
 
+    def gpu(self) -> None:
+        if shutil.which("gcc") is None:
+            say("gpu: no C compiler (gcc) for the fake driver; left out")
+            return
+        say(f"gpu: {gpu.GPUS} fake GPUs, and {gpu.GROWTH_SAMPLES:,} samples of them")
+        found = gpu.measure()
+        self.raw["gpu"] = found
+        self.sections["gpu"] = report.gpus(found)
+        at_most = self.targets.at_most
+        at_most("CPU for a sample of 8 GPUs net of the driver, ms", found.collect_us / 1000, 1.5)
+        at_most("CPU per value of a GPU, of the plain way's", found.per_value, 1.0)
+        grown = (found.grown_kib - found.settled_kib) / 1024
+        at_most(f"growth over {gpu.GROWTH_SAMPLES:,} samples of GPUs, MiB", grown, 0.5)
+
     def machine(self) -> str:
         rows = [
             ["machine", f"{os.cpu_count()} x {_first('/proc/cpuinfo', 'model name')}"],
@@ -192,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         node_exporter()
     except FileNotFoundError as error:
-        wanted = [name for name in wanted if name in {"jitter", "imports"}]
-        say(f"{error}; without it only jitter and imports can be measured")
+        wanted = [name for name in wanted if name in {"jitter", "imports", "gpu"}]
+        say(f"{error}; without it only jitter, imports and gpu can be measured")
     steps: dict[str, Callable[[], None]] = {name: getattr(bench, name) for name in SECTIONS}
     for name in SECTIONS:
         if name in wanted:
