@@ -10,11 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import gpu
 import node
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 FOLDER = Path(__file__).parent
-DASHBOARDS = {"node.json": node.build}
+DASHBOARDS = {"node.json": node.build, "gpu.json": gpu.build}
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as dashboard_builders
-from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -17,7 +17,8 @@ SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Colours by meaning, from Grafana's own palette.
 GOOD, WATCH, ACT = "green", "orange", "red"
 
-Panel = timeseries.Panel | stat.Panel | table.Panel
+_BY_STEP = dashboard.FieldColorModeId.THRESHOLDS
+Panel = timeseries.Panel | stat.Panel | statetimeline.Panel | table.Panel
 # From this value on, this colour.
 Steps = Sequence[tuple[float | None, str]]
 NEUTRAL: Steps = ((None, "blue"),)
@@ -107,6 +108,42 @@ _DASHED = [
     dashboard.DynamicConfigValue("custom.fillOpacity", 0),
     dashboard.DynamicConfigValue("custom.stacking", {"mode": "none"}),
 ]
+
+
+def timeline(
+    title: str,
+    description: str,
+    unit: str,
+    query: Query,
+    steps: Steps,
+    *,
+    width: int = 24,
+    height: int = 9,
+) -> statetimeline.Panel:
+    """A bar over time for each series, coloured by the step that its value reaches."""
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(width)
+        .height(height)
+        .thresholds(_thresholds(steps))
+        .color_scheme(dashboard_builders.FieldColor().mode(_BY_STEP))
+        .merge_values(True)
+        .show_value(common.VisibilityMode.NEVER)
+        .row_height(0.85)
+        .line_width(0)
+        .fill_opacity(80)
+        .legend(
+            common_builders.VizLegendOptions()
+            .display_mode(common.LegendDisplayMode.LIST)
+            .placement(common.LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+        .with_target(_target(0, query.expr).legend_format(query.legend).range())
+    )
 
 
 def tile(

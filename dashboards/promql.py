@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from telemetryd import catalogue
 
-_LABELS = {
+LABELS = {
     metric.name: frozenset(metric.labels)
     for _, metrics in catalogue.sections()
     for metric in metrics
@@ -29,11 +30,16 @@ def series(name: str, **labels: str) -> str:
     A value may begin with another operator: mode="!=idle", resource="=~memory|swap".
     Raises ValueError if there is no such metric, or if it has no such label.
     """
-    if name not in _LABELS:
+    return chosen(_HERE, name, **labels)
+
+
+def chosen(choice: Sequence[str], name: str, **labels: str) -> str:
+    """The series of a metric on what the matchers of `choice` choose; for the rest see `series`."""
+    if name not in LABELS:
         raise ValueError(f"there is no metric {name}")
-    if not _LABELS[name] >= labels.keys():
-        raise ValueError(f"{name} has the labels {set(_LABELS[name])}, not {set(labels)}")
-    matchers = [*_HERE, *(_matcher(label, value) for label, value in labels.items())]
+    if not LABELS[name] >= labels.keys():
+        raise ValueError(f"{name} has the labels {set(LABELS[name])}, not {set(labels)}")
+    matchers = [*choice, *(_matcher(label, value) for label, value in labels.items())]
     return f"{name}{{{', '.join(matchers)}}}"
 
 

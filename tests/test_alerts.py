@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from support.daemon import ROOT
 from support.promql import grouping_labels, operands, selectors
-from test_dashboards import CATALOGUE, OF_PROMETHEUS
+from test_dashboards import CATALOGUE, OF_PROMETHEUS, TARGETS
 
 FOLDER = ROOT / "dashboards"
 TEXT = (FOLDER / "alerts.yaml").read_text()
@@ -20,6 +20,12 @@ _, *_PARTS = re.split(r"^ +- alert: ", TEXT, flags=re.MULTILINE)
 ALERTS = {part.partition("\n")[0]: part for part in _PARTS}
 SECTIONS = re.findall(r"^## (\w+)$", RUNBOOK, flags=re.MULTILINE)
 every_alert = pytest.mark.parametrize("name", ALERTS)
+GPU_ALERTS = [name for name in ALERTS if name.startswith("Gpu")]
+# XIDs that the hardware or the driver is to blame for, and those that programs cause or that mend
+# themselves: nobody is called for them.
+CRITICAL_XIDS = {"48", "62", "64", "74", "79", "95", "119", "120"}
+WARNING_XIDS = {"94"}
+HARMLESS_XIDS = ("13", "31", "43", "63", "92")
 
 
 def expression(name: str) -> str:
@@ -78,9 +84,41 @@ def test_every_alert_says_how_long_how_bad_what_and_what_to_do(name: str) -> Non
     assert f"runbook_url: docs/runbook.md#{name.lower()}\n" in text
 
 
-def test_there_are_ten_alerts_and_a_section_of_the_runbook_for_each() -> None:
-    assert len(ALERTS) == 10
+def test_there_is_a_section_of_the_runbook_for_each_alert() -> None:
+    assert len(ALERTS) == 10 + len(GPU_ALERTS)
     assert list(ALERTS) == SECTIONS
+
+
+def test_alerts_are_on_the_xids_of_the_hardware_and_no_others() -> None:
+    alerted = {name: set(re.findall(r'xid=~?"([\d|]+)"', text)) for name, text in ALERTS.items()}
+    found = {name: set("|".join(xids).split("|")) for name, xids in alerted.items() if xids}
+    assert found == {"GpuXidCritical": CRITICAL_XIDS, "GpuXidWarning": WARNING_XIDS}
+    assert TEXT.count("telemetryd_gpu_xid") == len(found)
+
+
+def test_the_dashboard_counts_the_xids_that_alerts_are_on() -> None:
+    (tile,) = (target for target in TARGETS if target.panel == "XIDs of the hardware")
+    (xids,) = re.findall(r'xid=~"([\d|]+)"', tile.expr)
+    assert set(xids.split("|")) == CRITICAL_XIDS | WARNING_XIDS
+
+
+@pytest.mark.parametrize("xid", HARMLESS_XIDS)
+def test_each_xid_of_a_program_has_a_case_that_stays_quiet(xid: str) -> None:
+    case = next(case for case in CASES.split("- name: ") if case.startswith(f"XID {xid},"))
+    assert f'xid="{xid}"' in case
+    assert "exp_alerts" not in case
+    assert {"GpuXidCritical", "GpuXidWarning"} <= set(re.findall(r"alertname: (\w+)", case))
+
+
+@pytest.mark.parametrize("name", GPU_ALERTS)
+def test_every_alert_on_a_gpu_names_it_and_its_node(name: str) -> None:
+    # A GPU that is missing has no name.
+    labels = ("instance",) if name == "GpuMissing" else ("gpu", "uuid", "instance")
+    description = ALERTS[name].partition("description:")[2]
+    for label in labels:
+        assert f"{{{{ $labels.{label} }}}}" in description
+    summary = ALERTS[name].partition("summary:")[2].partition("description:")[0]
+    assert "{{ $labels.instance }}" in summary
 
 
 @every_alert

@@ -18,7 +18,9 @@ from support.promql import grouping_labels, selectors
 from telemetryd import catalogue
 
 FOLDER = ROOT / "dashboards"
-BOARD: dict[str, Any] = json.loads((FOLDER / "node.json").read_text())
+BOARDS: dict[str, dict[str, Any]] = {
+    file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))
+}
 CATALOGUE = {str(entry["name"]): set(entry["labels"]) for entry in catalogue.as_json()}  # type: ignore[call-overload]
 OF_PROMETHEUS = {"job", "instance"}
 # Labels that an expression makes itself.
@@ -26,9 +28,9 @@ _MADE = re.compile(r'label_(?:join|replace)\(.*?, "([a-z_]+)"')
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def panels() -> Iterator[dict[str, Any]]:
-    """All panels but the rows, those inside closed rows too."""
-    for panel in BOARD["panels"]:
+def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All panels of a dashboard but the rows, those inside closed rows too."""
+    for panel in board["panels"]:
         if panel["type"] != "row":
             yield panel
         yield from panel.get("panels", ())
@@ -38,21 +40,29 @@ def panels() -> Iterator[dict[str, Any]]:
 class Target:
     """A query of a panel."""
 
+    board: str
     panel: str
     ref: str
     expr: str
     legend: str
 
     def __str__(self) -> str:
-        return f"{self.panel} {self.ref}"
+        return f"{self.board}: {self.panel} {self.ref}"
 
 
 TARGETS = [
-    Target(panel["title"], target["refId"], target["expr"], target.get("legendFormat", ""))
-    for panel in panels()
+    Target(name, panel["title"], target["refId"], target["expr"], target.get("legendFormat", ""))
+    for name, board in BOARDS.items()
+    for panel in panels(board)
     for target in panel["targets"]
 ]
 every_target = pytest.mark.parametrize("target", TARGETS, ids=str)
+every_board = pytest.mark.parametrize("name", BOARDS)
+# The variables of each dashboard, and whether many values may be chosen at once.
+VARIABLES = {
+    "node": {"datasource": False, "job": False, "instance": False},
+    "gpu": {"datasource": False, "job": False, "instance": True, "gpu": True},
+}
 
 
 def test_the_json_is_what_the_code_says() -> None:
@@ -90,8 +100,9 @@ def test_every_metric_and_label_that_is_asked_for_is_exported(target: Target) ->
     assert set(re.findall(r"{{(\w+)}}", target.legend)) <= known | made
 
 
-def test_every_panel_says_what_it_shows_in_which_unit() -> None:
-    for panel in panels():
+@every_board
+def test_every_panel_says_what_it_shows_in_which_unit(name: str) -> None:
+    for panel in panels(BOARDS[name]):
         assert panel["title"]
         assert panel["description"].endswith("."), panel["title"]
         if panel["type"] == "table":
@@ -112,12 +123,12 @@ def test_every_panel_says_what_it_shows_in_which_unit() -> None:
     ],
 )
 def test_a_gauge_that_is_shown_as_it_is_has_its_unit(endings: tuple[str, ...], unit: str) -> None:
-    for panel in panels():
+    for panel in (panel for board in BOARDS.values() for panel in panels(board)):
         if panel["type"] == "table":
             continue
         for target in panel["targets"]:
-            name = target["expr"].partition("{")[0]
-            if name.endswith(endings) and target["expr"].endswith("}"):
+            metric = target["expr"].partition("{")[0]
+            if metric.endswith(endings) and target["expr"].endswith("}"):
                 assert panel["fieldConfig"]["defaults"]["unit"] == unit, panel["title"]
 
 
@@ -129,24 +140,61 @@ def test_a_share_of_a_resource_is_the_integral_by_the_time_observed() -> None:
             assert 'resource="filesystem"' in target.expr
 
 
-def test_the_viewer_chooses_prometheus_and_node() -> None:
-    variables = {variable["name"]: variable for variable in BOARD["templating"]["list"]}
-    assert list(variables) == ["datasource", "job", "instance"]
+def test_every_dashboard_has_variables_and_every_one_is_built() -> None:
+    assert set(VARIABLES) == set(BOARDS)
+    built = re.findall(r'"(\w+)\.json"', (FOLDER / "build.py").read_text())
+    assert set(built) == set(BOARDS)
+
+
+@every_board
+def test_the_viewer_chooses_prometheus_and_node(name: str) -> None:
+    board = BOARDS[name]
+    variables = {variable["name"]: variable for variable in board["templating"]["list"]}
+    assert list(variables) == list(VARIABLES[name])
     assert variables["datasource"]["query"] == "prometheus"
-    assert variables["instance"]["query"]["query"].startswith("label_values(telemetryd_build_info")
-    for panel in panels():
+    for variable, is_many in VARIABLES[name].items():
+        assert bool(variables[variable].get("multi")) == is_many
+        assert bool(variables[variable].get("includeAll")) == is_many
+    for panel in panels(board):
         assert panel["datasource"] == _SOURCE
         assert all(target["datasource"] == _SOURCE for target in panel["targets"])
 
 
-def test_the_address_of_the_dashboard_stays() -> None:
-    assert BOARD["uid"] == "telemetryd-node"
+def test_a_dashboard_of_many_nodes_names_the_node_in_every_line() -> None:
+    for target in TARGETS:
+        is_of_one = VARIABLES[target.board]["instance"] is False
+        legend = set(re.findall(r"{{(\w+)}}", target.legend))
+        assert is_of_one or "instance" in legend or not {"gpu", "device"} & legend, str(target)
+        assert ('instance="$instance"' in target.expr) == is_of_one
 
 
-def test_no_two_panels_stand_in_the_same_place_or_have_the_same_number() -> None:
-    numbers = [panel["id"] for panel in [*panels(), *BOARD["panels"]] if panel["type"] != "row"]
-    assert len(set(numbers)) == len(list(panels()))
-    for group in (BOARD["panels"], *(panel.get("panels", []) for panel in BOARD["panels"])):
+def test_a_choice_of_gpus_takes_their_instances_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    series = runpy.run_path(str(FOLDER / "gpu_promql.py"))["series"]
+    assert series("telemetryd_gpu_lost") == (
+        'telemetryd_gpu_lost{job="$job", instance=~"$instance", gpu=~"$gpu(/.*)?"}'
+    )
+    with pytest.raises(ValueError, match="telemetryd_gpu_loss"):
+        series("telemetryd_gpu_loss")
+    for target in TARGETS:
+        if target.board == "gpu":
+            for metric, labels in selectors(target.expr):
+                own = {"gpu", "device"} & CATALOGUE[metric]
+                assert own <= set(labels), str(target)
+
+
+def test_the_address_of_a_dashboard_stays() -> None:
+    addresses = {name: board["uid"] for name, board in BOARDS.items()}
+    assert addresses == {"node": "telemetryd-node", "gpu": "telemetryd-gpu"}
+
+
+@every_board
+def test_no_two_panels_stand_in_the_same_place_or_have_the_same_number(name: str) -> None:
+    board = BOARDS[name]
+    every = [*panels(board), *board["panels"]]
+    numbers = [panel["id"] for panel in every if panel["type"] != "row"]
+    assert len(set(numbers)) == len(list(panels(board)))
+    for group in (board["panels"], *(panel.get("panels", []) for panel in board["panels"])):
         cells = [
             (x, y)
             for place in (panel["gridPos"] for panel in group)

@@ -1,7 +1,7 @@
 """Two real daemons under a real Prometheus: one on a fixture host that is at work, one here.
 
-The fixture host has all the hardware that this machine may lack; only the kernel's clock is asked
-here, because a system call says nothing of another machine.
+The fixture host has all the hardware that this machine may lack, and the fake driver's GPUs; only
+the kernel's clock is asked here, because a system call says nothing of another machine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from support.daemon import ROOT, Daemon, running
 from support.receiver import Receiver, serving
 from support.servers import Server, eventually, prometheus
 from support.trees import FIXTURES
+from support.watched_gpus import gpus_at_work
 
 JOB = "telemetryd"
 FIXTURE, HERE = "fixture", "here"
@@ -73,7 +74,8 @@ def watched(folder: Path) -> Iterator[Watched]:
     with (
         serving(Receiver()) as receiver,
         _at_work(host),
-        running(folder / FIXTURE, _config(host, receiver.url)) as fixture,
+        gpus_at_work(folder, host) as gpus,
+        running(folder / FIXTURE, _config(host, receiver.url) + gpus) as fixture,
         running(folder / HERE) as here,
     ):
         _miss_ticks(fixture)
