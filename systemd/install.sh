@@ -40,10 +40,13 @@ for file in [pathlib.Path(venv, "pyvenv.cfg"), *pathlib.Path(venv, "bin").iterdi
 END
 fi
 
-# 2. Unit, user, permission, configuration.
-mkdir -p "${unit%/*}" "${sysusers%/*}" "${tmpfiles%/*}" "${config%/*}"
-sed "s|/opt/telemetryd|$PREFIX|g" "$source/systemd/telemetryd.service" >"$unit.new"
-mv "$unit.new" "$unit"
+# 2. Units, user, permission, configuration.
+mkdir -p "$units" "${ipmi_script%/*}" "${sysusers%/*}" "${tmpfiles%/*}" "${config%/*}"
+for file in "$unit" "$ipmi_service" "$ipmi_timer"; do
+    sed "s|/opt/telemetryd|$PREFIX|g" "$source/systemd/${file##*/}" >"$file.new"
+    mv "$file.new" "$file"
+done
+install -m 755 "$source/systemd/read-ipmi-power.sh" "$ipmi_script"
 install -m 644 "$source/systemd/telemetryd.sysusers.conf" "$sysusers"
 install -m 644 "$source/systemd/telemetryd.tmpfiles.conf" "$tmpfiles"
 [ -e "$config" ] || install -m 644 "$source/systemd/telemetryd.toml" "$config"
@@ -63,6 +66,8 @@ if systemd_runs; then
     systemctl enable --quiet telemetryd.service
     systemctl restart telemetryd.service ||
         die "telemetryd did not start; see journalctl -u telemetryd"
+    # Only where an operator has enabled it.
+    systemctl try-restart telemetryd-ipmi.timer
     echo "telemetryd runs; its configuration is $config"
 else
     echo "telemetryd is installed; systemd does not run here, so nothing was started"

@@ -1,6 +1,6 @@
 # Where things go; read by install.sh and uninstall.sh. From the environment:
 #   PREFIX   the daemon's own virtual environment, /opt/telemetryd
-#   LIBDIR   for unit, user and tmpfiles rule, /usr/local/lib; a package says /usr/lib
+#   LIBDIR   for units, user and tmpfiles rule, /usr/local/lib; a package says /usr/lib
 #   DESTDIR  a tree to work on instead of this machine, for a package or an image: nothing on this
 #            machine is started, stopped or created then
 
@@ -32,7 +32,11 @@ if [ -z "$DESTDIR" ] && [ "$(id -u)" -ne 0 ]; then
 fi
 
 venv=$DESTDIR$PREFIX
-unit=$DESTDIR$LIBDIR/systemd/system/telemetryd.service
+units=$DESTDIR$LIBDIR/systemd/system
+unit=$units/telemetryd.service
+ipmi_service=$units/telemetryd-ipmi.service
+ipmi_timer=$units/telemetryd-ipmi.timer
+ipmi_script=$venv/libexec/read-ipmi-power.sh
 sysusers=$DESTDIR$LIBDIR/sysusers.d/telemetryd.conf
 tmpfiles=$DESTDIR$LIBDIR/tmpfiles.d/telemetryd.conf
 config=$DESTDIR/etc/telemetryd/telemetryd.toml

@@ -7,7 +7,11 @@ set -eu
 if systemd_runs && [ -e "$unit" ]; then
     systemctl disable --now --quiet telemetryd.service
 fi
-rm -f "$unit" "$sysusers" "$tmpfiles"
+if systemd_runs && [ -e "$ipmi_timer" ]; then
+    systemctl disable --now --quiet telemetryd-ipmi.timer
+    systemctl stop --quiet telemetryd-ipmi.service
+fi
+rm -f "$unit" "$ipmi_service" "$ipmi_timer" "$sysusers" "$tmpfiles"
 if systemd_runs; then
     systemctl daemon-reload
 fi
@@ -17,6 +21,7 @@ elif [ -e "$venv" ]; then
     die "$venv was not made by install.sh, so it stays"
 fi
 if [ -z "$DESTDIR" ]; then
+    rm -rf /run/telemetryd-ipmi
     # What the tmpfiles rule had opened is root's again.
     for counter in /sys/class/powercap/*/energy_uj; do
         [ ! -e "$counter" ] || { chown root:root "$counter" && chmod 0400 "$counter"; }
