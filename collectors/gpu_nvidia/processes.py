@@ -16,9 +16,16 @@ from telemetryd.collectors.gpu_nvidia.driver import (
 from telemetryd.collectors.gpu_nvidia.identity import Identity
 from telemetryd.collectors.gpu_nvidia.mig import Instances
 from telemetryd.collectors.gpu_nvidia.reading import Reading
-from telemetryd.gpus import PROCESS_MEMORY, PROCESS_UTILIZATION, PROCESSES
+from telemetryd.gpus import (
+    OWNER_MEMORY,
+    OWNER_UTILIZATION,
+    PROCESS_MEMORY,
+    PROCESS_UTILIZATION,
+    PROCESSES,
+)
 from telemetryd.host import Host
 from telemetryd.metric import Point, Series
+from telemetryd.owners import SYSTEM, Owner, of_process
 
 # nvmlProcessInfo_v2_t and nvmlProcessUtilizationSample_t
 _PROCESS = struct.Struct("=I4xQII")
@@ -70,7 +77,8 @@ class Processes:
     """The processes of one GPU and its MIG instances.
 
     Their number is that of the lists that the driver gave. Names come from /proc/PID/comm, read
-    once for each process. At most `most` processes have series of their own.
+    once for each process, and its owner from /proc/PID/cgroup. At most `most` processes have
+    series of their own; owners are added up over all of them.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class Processes:
             if (function := _list_function(driver, kind)) is not None
         ]
         self._series: dict[tuple[int, _Labels], tuple[Series, Series]] = {}
+        self._owners: dict[int, Owner] = {}
         self._share = driver.function("nvmlDeviceGetProcessUtilization")
         self._samples = create_string_buffer(_ROOM * _SAMPLE.size)
         self._sample_count = c_uint()
@@ -100,14 +109,14 @@ class Processes:
 
     def readings(self) -> Iterator[Reading]:
         yield Reading("processes", self._read if self._lists else None)
-        if self._most:
-            share = None if self._share is None else self._read_shares
-            yield Reading("process utilization", share)
+        share = None if self._share is None else self._read_shares
+        yield Reading("process utilization", share)
 
     def _read(self, points: list[Point]) -> int:
         code = self._fill()
         if code != OK:
             self._series.clear()
+            self._owners.clear()
             return code
         memory: dict[tuple[int, _Labels], int | None] = {}
         for one in self._lists:
@@ -131,7 +140,27 @@ class Processes:
         for key, series in self._series.items():
             if (held := memory[key]) is not None:
                 points.append((series[0], held))
+        points += self._by_owner(memory)
         return OK
+
+    def _by_owner(self, memory: dict[tuple[int, _Labels], int | None]) -> Iterator[Point]:
+        """The memory of each owner, and on the way whose each process is."""
+        known = self._owners
+        self._owners = {
+            process: known.get(process) or self._owner_of(process) for process, _ in memory
+        }
+        sums: dict[tuple[_Labels, Owner], int] = {}
+        for (process, labels), used in memory.items():
+            key = labels, self._owners[process]
+            sums[key] = sums.get(key, 0) + (used or 0)
+        for (labels, owner), held in sums.items():
+            yield OWNER_MEMORY.at(*labels, owner.kind, owner.name), held
+
+    def _owner_of(self, process: int) -> Owner:
+        try:
+            return of_process(self._host, process) or SYSTEM
+        except OSError:
+            return SYSTEM
 
     def _fill(self) -> int:
         """Get both lists. Each has processes that the other has not, so that none will do if one
@@ -186,6 +215,14 @@ class Processes:
         for (process, _), series in self._series.items():
             if (sample := newest.get(process)) is not None:
                 points.append((series[1], sample[1] / 100))
+        shares: dict[Owner, int] = {}
+        for process, (_, share) in newest.items():
+            if (owner := self._owners.get(process)) is not None:
+                shares[owner] = shares.get(owner, 0) + share
+        points += [
+            (OWNER_UTILIZATION.at(*self._labels, owner.kind, owner.name), share / 100)
+            for owner, share in shares.items()
+        ]
         return OK
 
     def _ask_for_shares(self) -> int:

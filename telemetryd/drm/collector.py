@@ -30,6 +30,7 @@ from telemetryd.errors import ReadError, Unavailable
 from telemetryd.host import Attribute, Host
 from telemetryd.hwmon import Listing, listing
 from telemetryd.metric import Metric, Point, Series
+from telemetryd.owners import SYSTEM, Owner, of_process
 
 # A guess: what seldom changes may be this old.
 REFRESH_NS = 30_000_000_000
@@ -47,6 +48,7 @@ METRICS = (
     gpus.INFO, gpus.DRIVER, gpus.LOST, gpus.BUSY, gpus.CLOCK, gpus.CLOCK_MAX, gpus.TEMPERATURE,
     gpus.POWER_LIMIT, gpus.PCIE_GENERATION, gpus.PCIE_GENERATION_MAX, gpus.PCIE_WIDTH,
     gpus.PCIE_WIDTH_MAX, gpus.PROCESSES, gpus.PROCESS_MEMORY, gpus.PROCESS_UTILIZATION,
+    gpus.OWNER_MEMORY, gpus.OWNER_UTILIZATION,
 )  # fmt: skip
 
 
@@ -349,6 +351,24 @@ class DrmCollector(Collector):
                 yield gpus.PROCESS_MEMORY.at(*labels), one.memory
             if one.utilization is not None:
                 yield gpus.PROCESS_UTILIZATION.at(*labels), one.utilization
+        yield from self._by_owner(gpu, use)
+
+    def _by_owner(self, gpu: Gpu, use: Use) -> Iterator[Point]:
+        """Memory and share of the owners of the processes that are shown."""
+        memory: dict[Owner, float] = {}
+        shares: dict[Owner, float] = {}
+        for one in use.shown:
+            try:
+                owner = of_process(self.host, int(one.pid)) or SYSTEM
+            except OSError:
+                owner = SYSTEM
+            memory[owner] = memory.get(owner, 0) + (one.memory or 0)
+            if one.utilization is not None:
+                shares[owner] = shares.get(owner, 0.0) + one.utilization
+        for owner, held in memory.items():
+            yield gpus.OWNER_MEMORY.at(*gpu.labels, owner.kind, owner.name), held
+        for owner, share in shares.items():
+            yield gpus.OWNER_UTILIZATION.at(*gpu.labels, owner.kind, owner.name), share
 
     def close(self) -> None:
         for gpu in self._gpus:
