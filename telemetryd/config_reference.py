@@ -50,10 +50,14 @@ def as_markdown() -> str:
 
 def _section(title: str, model: type[BaseModel]) -> str:
     lines = [f"## [{title}]", "", "| key | type | default | what |", "|---|---|---|---|"]
+    tables = []
     for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            tables.append(_section(f"{title}.{name}", field.annotation))
+            continue
         cells = (f"`{name}`", _type(field.annotation), _default(field), field.description or "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *tables])
 
 
 def _type(annotation: Any) -> str:

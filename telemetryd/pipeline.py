@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from telemetryd.admission import Admission
 from telemetryd.batch import Batch, LatestTable
@@ -13,6 +13,9 @@ from telemetryd.instruments import Instruments
 from telemetryd.metric import Point, Series
 
 Sink = Callable[[Batch], None]
+
+# Series of a batch that is worked out from several collectors: owners are the most of them.
+_MOST_OVERALL = 20_000
 
 
 class Pipeline:
@@ -42,18 +45,20 @@ class Pipeline:
                 route = self._routes[name] = _Route(series, self._derivations)
                 if not route.derivations:
                     self._admission.forget(_derived_name(name))
+            bare = batch
             if route.derivations:
                 batch = route.join(batch, *self._derive(batch, route.derivations, limit))
-            self.latest.put(batch)
-            for sink in self.sinks:
-                try:
-                    sink(batch)
-                except Exception as error:  # noqa: BLE001  (an exporter's fault is no collector's)
-                    self._instruments.warn("sink", f'msg="push failed" error="{error!r}"')
+            self._put(batch)
+            for derivation in route.overall:
+                self._publish_overall(derivation, bare)
 
     def replace_derivations(self, derivations: Sequence[Derivation]) -> None:
-        """Work out figures with these from now on; what they accumulate starts at 0 again."""
+        """Work out figures with these from now on; what they accumulate starts at 0 again, what
+        was learned stays."""
         with self._lock:
+            learned = {type(one): one.save() for one in self._derivations}
+            for one in derivations:
+                one.restore(learned.get(type(one), {}))
             self._derivations = tuple(derivations)
             self._derived = frozenset(m for d in derivations for m in d.metrics)
             self._routes.clear()
@@ -67,6 +72,52 @@ class Pipeline:
             self._admission.forget(_derived_name(name))
             for derivation in self._derivations:
                 derivation.forget(name)
+
+    def refresh(self) -> None:
+        """Let the derivations read their files."""
+        for derivation in self._derivations:
+            try:
+                derivation.refresh()
+            except Exception as error:  # noqa: BLE001  (the other derivations go on)
+                self._instruments.warn("derivation", f'msg="refresh failed" error="{error!r}"')
+
+    def save(self) -> dict[str, Mapping[str, object]]:
+        """What the derivations have learned, by their names; those that learn nothing are left
+        out."""
+        with self._lock:
+            saved = {type(one).__name__: one.save() for one in self._derivations}
+        return {name: one for name, one in saved.items() if one}
+
+    def restore(self, saved: Mapping[str, object]) -> None:
+        """Go on from what `save` gave."""
+        with self._lock:
+            for derivation in self._derivations:
+                learned = saved.get(type(derivation).__name__)
+                if isinstance(learned, dict):
+                    derivation.restore(learned)
+
+    def _put(self, batch: Batch) -> None:
+        self.latest.put(batch)
+        for sink in self.sinks:
+            try:
+                sink(batch)
+            except Exception as error:  # noqa: BLE001  (an exporter's fault is no collector's)
+                self._instruments.warn("sink", f'msg="push failed" error="{error!r}"')
+
+    def _publish_overall(self, derivation: Derivation, batch: Batch) -> None:
+        """Let a derivation look at a batch that its own batch is worked out from."""
+        name = derivation.own_batch
+        assert name is not None
+        try:
+            figures = tuple(derivation.update(batch, self.latest))
+        except Exception as error:  # noqa: BLE001  (a fault in one figure costs that figure)
+            what = f"{type(derivation).__name__}: {error!r}"
+            self._instruments.reading_failed(batch.collector, "exception", what)
+            return
+        if figures:
+            series, values = self._admission.admit(name, figures, self._derived, _MOST_OVERALL)
+            interval = derivation.own_interval
+            self._put(Batch(name, batch.wall_ns, batch.mono_ns, interval, series, values))
 
     def _derive(
         self, batch: Batch, derivations: Sequence[Derivation], limit: int
@@ -87,7 +138,9 @@ class _Route:
     def __init__(self, series: tuple[Series, ...], derivations: Sequence[Derivation]) -> None:
         self.series = series
         metrics = {one.metric for one in series}
-        self.derivations = [d for d in derivations if not metrics.isdisjoint(d.inputs)]
+        wanting = [d for d in derivations if not metrics.isdisjoint(d.inputs)]
+        self.derivations = [d for d in wanting if d.own_batch is None]
+        self.overall = [d for d in wanting if d.own_batch is not None]
         self._derived: tuple[Series, ...] = ()
         self._joined = series
 

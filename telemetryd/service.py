@@ -31,13 +31,16 @@ from telemetryd.instruments import RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, WEB_REQU
 from telemetryd.lane import Lane
 from telemetryd.pipeline import Pipeline
 from telemetryd.sampling import Sampling
+from telemetryd.state import StateFile
 from telemetryd.web.app import App
 from telemetryd.web.server import WebServer
 
 log = logging.getLogger("telemetryd")
 
-# Hardware that was not there is looked for this often.
+# Hardware that was not there is looked for this often, and files that were named are read again.
 LOOK_AGAIN_S = 60
+# What was learned is saved every so many times.
+_SAVE_EACH = 10
 _GUARD_PAUSE_S = 0.05
 # How soon a lane that was added is guarded; a guess.
 _TEND_S = 5.0
@@ -55,6 +58,8 @@ class Service:
         self._load = load
         self._config = load()
         self._instruments = Instruments()
+        self._state = StateFile.of_service(os.environ)
+        self._minutes = 0
         self._pipeline = self._make_pipeline(self._config)
         self._sampling = Sampling(
             self._config, host_of(self._config.host), self._pipeline, self._instruments
@@ -87,12 +92,13 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         await self._change_exporters(self._config, self._config)
         self._note_reload(successful=True)
+        await asyncio.to_thread(self._recall)
         # In a thread: a collector that is slow to open keeps neither scrapes nor signals waiting.
         await asyncio.to_thread(self._sampling.start)
         self._is_started = True
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": _one_thread()})
         looking = scheduler.add_job(
-            self._sampling.look_again, "interval", seconds=LOOK_AGAIN_S, misfire_grace_time=None
+            self._each_minute, "interval", seconds=LOOK_AGAIN_S, misfire_grace_time=None
         )
         scheduler.start()
         self._tend(looking)
@@ -104,6 +110,23 @@ class Service:
         reloads.cancel()
         scheduler.shutdown(wait=False)
         return await self._shut_down()
+
+    def _recall(self) -> None:
+        self._pipeline.restore(self._state.load())
+        self._pipeline.refresh()
+
+    def _each_minute(self) -> None:
+        self._sampling.look_again()
+        self._pipeline.refresh()
+        self._minutes += 1
+        if self._minutes % _SAVE_EACH == 0:
+            self._keep()
+
+    def _keep(self) -> None:
+        """Save what was learned; nothing learned leaves the file as it is."""
+        learned = self._pipeline.save()
+        if learned:
+            self._state.save(learned)
 
     def _ask_to_stop(self) -> None:
         if self._stop.is_set():
@@ -119,6 +142,7 @@ class Service:
         for timer in self._guards.values():
             timer.cancel()
         ended = await asyncio.to_thread(self._sampling.stop, _STOP_LANES_S)
+        await asyncio.to_thread(self._keep)
         await asyncio.to_thread(_stop_exporters, self._exporters)
         if self._web is not None:
             await self._web.stop()
@@ -236,6 +260,7 @@ class Service:
             self._pipeline.replace_derivations(
                 [derivation(config.derived) for derivation in plugins.derivation_classes()]
             )
+            await asyncio.to_thread(self._pipeline.refresh)
         await self._change_exporters(before, config)
         self._app.serves_metrics = plugins.PROMETHEUS in config.exporters
         await asyncio.to_thread(self._sampling.apply, config, host_of(config.host))

@@ -28,7 +28,7 @@ _VARIES = re.compile(
     r"telemetryd_(process_|textfile_(mtime|age)_|filesystem_(size|free|available)_"
     r"|system_time_|collector_(duration|busy|samples|overruns|errors)_"
     r"|utilization_(observed_)?seconds_total|utilization_ratio\{resource=\"filesystem\""
-    r"|energy_joules_total\{source=\"hwmon\")"
+    r"|energy_joules_total\{source=\"hwmon\"|node_energy_(gap_seconds|joules)_total)"
 )
 # Families that are there or not: filesystems may have no fixed number of inodes, and a busy
 # machine may miss a tick.

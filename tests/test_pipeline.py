@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from support.clock import FakeClock
@@ -235,3 +235,139 @@ def test_points_beyond_the_collectors_limit_are_not_published() -> None:
     room.publish(level(3), level(4, "y"), level(5, "z"))
     assert room.live == {LEVEL_X: 3, TWICE_X: 6}
     assert room.counted == {'telemetryd_series_dropped_total{collector="a",reason="limit"}': 2}
+
+
+# Figures that come from several collectors
+
+
+class Total(Twice):
+    """The sum over all collectors, published under a name of its own whenever `speaks`."""
+
+    own_batch = "total"
+    own_interval = 5.0
+    metrics = (SUM,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.speaks = True
+        self.fails = False
+        self.levels: dict[str, float] = {}
+        self.saw: list[tuple[str, ...]] = []
+        self.refreshed = 0
+        self.learned: dict[str, object] = {}
+
+    def update(self, batch: Batch, latest: LatestTable) -> Iterator[Point]:
+        self.saw.append(tuple(series.metric.quantity for series in batch.series))
+        self.levels[batch.collector] = sum(v for s, v in batch.points if s.metric is LEVEL)
+        if self.fails:
+            raise ZeroDivisionError("of a sort")
+        if self.speaks:
+            yield SUM.at("all"), sum(self.levels.values())
+
+    def forget(self, collector: str) -> None:
+        self.levels.pop(collector, None)
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+        if self.fails:
+            raise OSError("of a sort")
+
+    def save(self) -> dict[str, object]:
+        return self.learned
+
+    def restore(self, saved: Mapping[str, object]) -> None:
+        self.learned = dict(saved)
+
+
+SUM_ALL = 'telemetryd_room_sum{collector="all"}'
+
+
+def test_figures_of_several_collectors_are_a_batch_of_their_own() -> None:
+    room = Room(Total(), Twice())
+    room.publish(level(3))
+    room.publish(level(4, "y"), name="b")
+    assert room.live[SUM_ALL] == 7
+    assert [batch.collector for batch in room.sunk] == ["a", "total", "b", "total"]
+    own = room.sunk[-1]
+    assert own.interval == 5.0
+    assert (own.wall_ns, own.mono_ns) == (room.clock.wall_ns(), room.clock.mono_ns())
+    assert room.sunk[1].series is own.series
+
+
+def test_they_are_worked_out_from_readings_and_not_from_what_others_derived() -> None:
+    total = Total()
+    Room(total, Twice()).publish(level(3))
+    assert total.saw == [("level",)]
+
+
+def test_figures_that_are_not_renewed_stay_for_two_of_their_own_intervals() -> None:
+    total = Total()
+    room = Room(total)
+    room.publish(level(3))
+    total.speaks = False
+    room.clock.tick(10)
+    room.publish(level(5))
+    assert room.live == {LEVEL_X: 5, SUM_ALL: 3}
+    room.clock.tick(0.001)
+    assert room.live == {LEVEL_X: 5}
+    total.speaks = True
+    room.publish(level(6))
+    assert room.live == {LEVEL_X: 6, SUM_ALL: 6}
+
+
+def test_a_fault_in_them_costs_nothing_else() -> None:
+    total = Total()
+    room = Room(total, Twice())
+    room.publish(level(3))
+    total.fails = True
+    room.publish(level(4))
+    assert room.live == {LEVEL_X: 4, TWICE_X: 8, SUM_ALL: 3}
+    errors = 'telemetryd_collector_errors_total{collector="a",reason="exception"}'
+    assert room.counted == {errors: 1}
+
+
+def test_they_outlive_one_of_their_collectors_and_forget_it() -> None:
+    room = Room(Total())
+    room.publish(level(3))
+    room.publish(level(4, "y"), name="b")
+    room.pipeline.forget("a")
+    assert room.live[SUM_ALL] == 7
+    room.publish(level(5, "y"), name="b")
+    assert room.live[SUM_ALL] == 5
+
+
+def test_they_are_admitted_like_others() -> None:
+    class Sloppy(Total):
+        def update(self, batch: Batch, latest: LatestTable) -> Iterator[Point]:
+            yield SUM.at("all"), float("inf")
+            yield LEVEL.at("z"), 1
+            yield SUM.at("b"), 1
+
+    room = Room(Sloppy())
+    room.publish(level(3))
+    assert room.live == {LEVEL_X: 3, 'telemetryd_room_sum{collector="b"}': 1}
+    dropped = 'telemetryd_series_dropped_total{collector="total",reason="%s"}'
+    assert room.counted == {dropped % "invalid": 1, dropped % "undeclared": 1}
+
+
+def test_what_was_learned_is_kept_by_name_and_given_back() -> None:
+    total, other = Total(), Total()
+    total.learned = {"a": 1}
+    saved = Room(total, Twice()).pipeline.save()
+    assert saved == {"Total": {"a": 1}}, "who learned nothing is left out"
+    Room(Twice(), other).pipeline.restore({**saved, "Twice": 5, "Gone": {}})
+    assert other.learned == {"a": 1}
+
+
+def test_what_was_learned_stays_through_a_change_of_the_configuration() -> None:
+    total, other = Total(), Total()
+    total.learned = {"a": 1}
+    Room(total).pipeline.replace_derivations([other])
+    assert other.learned == {"a": 1}
+
+
+def test_files_are_read_again_and_a_fault_there_keeps_nobody_from_theirs() -> None:
+    failing, total = Total(), Total()
+    failing.fails = True
+    Room(failing, total).pipeline.refresh()
+    assert total.refreshed == 1

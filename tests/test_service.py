@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from support.plugin import install_plugin
 
 # Blocks in an uninterruptible way as far as Python is concerned: a read of a FIFO nobody writes.
 STUCK = """
+import json
 import os
 from telemetryd.collector import Collector
 from telemetryd.metric import Kind, Metric, Unit
@@ -159,3 +161,72 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(tmp_path: Path) -> None:
         assert second.process.wait(20) == 1
     assert f"cannot listen on 127.0.0.1:{first.port}: Address already in use" in second.log
     assert "set [web] listen" in second.log
+
+
+# What was learned
+
+# A CPU package of 100 W.
+PACKAGE = """
+import time
+from telemetryd import meters
+from telemetryd.collector import Collector
+
+class Package(Collector):
+    metrics = (meters.ENERGY,)
+
+    def sample(self):
+        joules = 100 * time.monotonic()
+        yield meters.ENERGY.at("rapl", "package", "77", "component"), joules
+"""
+IDLE = 'telemetryd_energy_idle_power_watts{device_kind="cpu",device="77"}'
+LEARNED = {"format": 1, "learned": {"EnergyBalance": {"cpu 77": {"60": 900.0}}}}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> dict[str, str]:
+    """An environment with a package, and with a folder in which its idle power is known."""
+    site, state = tmp_path / "site", tmp_path / "state"
+    site.mkdir()
+    state.mkdir()
+    install_plugin(site, {"site_package": PACKAGE}, {"site_package": "site_package:Package"})
+    return {"PYTHONPATH": str(site), "STATE_DIRECTORY": str(state)}
+
+
+def test_what_was_learned_survives_a_restart(tmp_path: Path, package: dict[str, str]) -> None:
+    file = tmp_path / "state" / "learned.json"
+    file.write_text(json.dumps(LEARNED))
+    for _ in range(2):
+        with running(tmp_path, "[collectors.site_package]\n", package) as daemon:
+            eventually(lambda: daemon.value(IDLE) is not None, "the idle power")
+            assert daemon.value(IDLE) == pytest.approx(60, abs=1)
+            assert daemon.stop() == 0
+        learned = json.loads(file.read_text())["learned"]["EnergyBalance"]
+        assert learned["cpu 77"]["60"] == pytest.approx(900, rel=0.01)
+
+
+def test_what_was_learned_survives_a_reload(tmp_path: Path, package: dict[str, str]) -> None:
+    (tmp_path / "state" / "learned.json").write_text(json.dumps(LEARNED))
+    plugin = "[collectors.site_package]\n"
+    with running(tmp_path, plugin, package) as daemon:
+        eventually(lambda: daemon.value(IDLE) is not None, "the idle power")
+        daemon.write(f"{plugin}[derived.energy]\npue = 1.5\n")
+        daemon.signal(signal.SIGHUP)
+        eventually(
+            lambda: (
+                {IDLE, "telemetryd_node_facility_energy_joules_total"} <= daemon.values().keys()
+            ),
+            "the PUE, and the idle power again",
+        )
+        assert daemon.value(IDLE) == pytest.approx(60, abs=1)
+
+
+def test_a_file_of_what_was_learned_that_is_broken_is_no_reason_not_to_start(
+    tmp_path: Path, package: dict[str, str]
+) -> None:
+    file = tmp_path / "state" / "learned.json"
+    file.write_text('{"format": 1, "learned": {"EnergyBalance": {"cpu 77": {"6')
+    with running(tmp_path, "[collectors.site_package]\n", package) as daemon:
+        assert "cannot use" in daemon.log
+        assert IDLE not in daemon.values()
+        assert daemon.stop() == 0
+    assert file.with_name("learned.json.unusable").exists()
