@@ -10,12 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import energy
 import gpu
 import node
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 FOLDER = Path(__file__).parent
-DASHBOARDS = {"node.json": node.build, "gpu.json": gpu.build}
+DASHBOARDS = {"node.json": node.build, "gpu.json": gpu.build, "energy.json": energy.build}
 
 
 def main() -> int:

@@ -61,10 +61,12 @@ def graph(
     is_stacked: bool = False,
     is_signed: bool = False,
     dashed: str | None = None,
+    step: str | None = None,
 ) -> timeseries.Panel:
     """Lines over time. `dashed` is a pattern of the names of limits and peaks.
 
-    `is_signed` lets the axis go below 0; `highest` fixes its upper end.
+    `is_signed` lets the axis go below 0; `highest` fixes its upper end. `step` is the least time
+    between two points, for what changes more seldom than it is scraped; windows grow with it.
     """
     panel = (
         timeseries.Panel()
@@ -99,7 +101,8 @@ def graph(
     if dashed is not None:
         panel.override_by_regexp(dashed, _DASHED)
     for position, query in enumerate(queries):
-        panel.with_target(_target(position, query.expr).legend_format(query.legend).range())
+        target = _target(position, query.expr).legend_format(query.legend).range()
+        panel.with_target(target if step is None else target.interval(step))
     return panel
 
 

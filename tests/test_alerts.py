@@ -20,7 +20,14 @@ _, *_PARTS = re.split(r"^ +- alert: ", TEXT, flags=re.MULTILINE)
 ALERTS = {part.partition("\n")[0]: part for part in _PARTS}
 SECTIONS = re.findall(r"^## (\w+)$", RUNBOOK, flags=re.MULTILINE)
 every_alert = pytest.mark.parametrize("name", ALERTS)
-GPU_ALERTS = [name for name in ALERTS if name.startswith("Gpu")]
+# Their groups, in order.
+_, *_GROUPS = re.split(r"^  - name: ", TEXT, flags=re.MULTILINE)
+GROUPS = {
+    part.partition("\n")[0]: re.findall(r"^ +- alert: (\w+)$", part, flags=re.MULTILINE)
+    for part in _GROUPS
+}
+GPU_ALERTS = GROUPS["telemetryd-gpu"]
+ENERGY_ALERTS = GROUPS["telemetryd-energy"]
 # XIDs that the hardware or the driver is to blame for, and those that programs cause or that mend
 # themselves: nobody is called for them.
 CRITICAL_XIDS = {"48", "62", "64", "74", "79", "95", "119", "120"}
@@ -77,7 +84,7 @@ def test_every_metric_and_label_of_an_alert_is_exported(name: str) -> None:
 def test_every_alert_says_how_long_how_bad_what_and_what_to_do(name: str) -> None:
     text = ALERTS[name]
     assert re.search(r"^ +for: \d+[sm]$", text, re.MULTILINE)
-    assert re.search(r"^ +severity: .*(warning|critical)", text, re.MULTILINE)
+    assert re.search(r"^ +severity: .*(info|warning|critical)", text, re.MULTILINE)
     assert re.search(r"^ +summary: .", text, re.MULTILINE)
     assert re.search(r"^ +description: .", text, re.MULTILINE)
     # The anchor that GitHub, GitLab and Gitea give to the heading.
@@ -85,8 +92,10 @@ def test_every_alert_says_how_long_how_bad_what_and_what_to_do(name: str) -> Non
 
 
 def test_there_is_a_section_of_the_runbook_for_each_alert() -> None:
-    assert len(ALERTS) == 10 + len(GPU_ALERTS)
-    assert list(ALERTS) == SECTIONS
+    assert list(GROUPS) == ["telemetryd", "telemetryd-gpu", "telemetryd-energy"]
+    assert len(GROUPS["telemetryd"]) == 10
+    assert all(name.startswith("Gpu") for name in GPU_ALERTS)
+    assert list(ALERTS) == [name for group in GROUPS.values() for name in group] == SECTIONS
 
 
 def test_alerts_are_on_the_xids_of_the_hardware_and_no_others() -> None:
@@ -119,6 +128,15 @@ def test_every_alert_on_a_gpu_names_it_and_its_node(name: str) -> None:
         assert f"{{{{ $labels.{label} }}}}" in description
     summary = ALERTS[name].partition("summary:")[2].partition("description:")[0]
     assert "{{ $labels.instance }}" in summary
+
+
+@pytest.mark.parametrize("name", ENERGY_ALERTS)
+def test_an_alert_on_energy_cannot_fire_for_want_of_a_series(name: str) -> None:
+    # Nodes without a meter, a budget or owners are no fault: only what was there can be missed.
+    assert "absent" not in expression(name)
+    (quiet,) = (one for one in CASES.split("- name: ") if one.startswith("a node without a meter"))
+    assert f"alertname: {name}," in quiet
+    assert "exp_alerts" not in quiet
 
 
 @every_alert

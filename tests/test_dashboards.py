@@ -62,6 +62,7 @@ every_board = pytest.mark.parametrize("name", BOARDS)
 VARIABLES = {
     "node": {"datasource": False, "job": False, "instance": False},
     "gpu": {"datasource": False, "job": False, "instance": True, "gpu": True},
+    "energy": {"datasource": False, "job": False, "instance": True},
 }
 
 
@@ -185,7 +186,7 @@ def test_a_choice_of_gpus_takes_their_instances_along(monkeypatch: pytest.Monkey
 
 def test_the_address_of_a_dashboard_stays() -> None:
     addresses = {name: board["uid"] for name, board in BOARDS.items()}
-    assert addresses == {"node": "telemetryd-node", "gpu": "telemetryd-gpu"}
+    assert addresses == {name: f"telemetryd-{name}" for name in ("node", "gpu", "energy")}
 
 
 @every_board

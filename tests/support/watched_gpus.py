@@ -14,6 +14,8 @@ from pathlib import Path
 from support.nvml import FakeNvml, Process
 
 _WORKER, _SHARER, _HOLDER = 4001, 4002, 4003
+# The control group of the job that they belong to.
+JOB_GROUP = "/system.slice/slurmstepd.scope/job_7"
 _GIB = 1 << 30
 # Two bits a fault and four of the configuration, all of them: the driver tells that it is not so.
 _SOUND = 0b0001_10_10_10_10
@@ -23,11 +25,12 @@ _BEAT_S = 2.0
 @contextmanager
 def gpus_at_work(folder: Path, host: Path) -> Iterator[str]:
     """The GPUs at work until the end; their part of the daemon's configuration. Their processes
-    have a name in the host's /proc."""
+    have a name and a job in the host's /proc."""
     fake = FakeNvml(folder, gpus=4)
     for process in (_WORKER, _SHARER, _HOLDER):
         (host / "proc" / str(process)).mkdir()
         (host / "proc" / str(process) / "comm").write_text("python\n")
+        (host / "proc" / str(process) / "cgroup").write_text(f"0::{JOB_GROUP}/step_0\n")
     with fake.batch():
         _divide(fake)
         fake.busy(0)

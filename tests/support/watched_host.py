@@ -1,7 +1,8 @@
 """Two real daemons under a real Prometheus: one on a fixture host that is at work, one here.
 
 The fixture host has all the hardware that this machine may lack, and the fake driver's GPUs; only
-the kernel's clock is asked here, because a system call says nothing of another machine.
+the kernel's clock is asked here, because a system call says nothing of another machine. The energy
+of the fixture host is estimated; here a BMC tells it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,21 @@ from typing import Any
 from support.daemon import ROOT, Daemon, running
 from support.receiver import Receiver, serving
 from support.servers import Server, eventually, prometheus
-from support.trees import FIXTURES
-from support.watched_gpus import gpus_at_work
+from support.trees import FIXTURES, write_tree
+from support.watched_gpus import JOB_GROUP, gpus_at_work
 
 JOB = "telemetryd"
 FIXTURE, HERE = "fixture", "here"
+# What only the daemon here has.
+ONLY_HERE = ("telemetryd_system_clock_", 'boundary="enclosing"')
 ALERTS = ROOT / "dashboards/alerts.yaml"
 
 _BEAT_S = 0.25
+_GROUPS = [
+    "sys/fs/cgroup/system.slice",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope",
+    f"sys/fs/cgroup{JOB_GROUP}",
+]
 # What is added to the columns of a row at each beat. A row is known by one of its first words.
 _STEPS: Mapping[str, Mapping[str, Mapping[int, int]]] = {
     "proc/stat": {
@@ -42,6 +50,8 @@ _STEPS: Mapping[str, Mapping[str, Mapping[int, int]]] = {
     "proc/1/net/dev": {"eno1:": {1: 90_000_000, 2: 60_000, 9: 30_000_000, 10: 20_000}},
     "proc/1/net/snmp": {"Tcp:": {10: 80_000, 11: 60_000, 12: 12}},
     "sys/class/powercap/intel-rapl:0/energy_uj": {"": {0: 30_000_000}},
+    # What a group uses, those above it use too.
+    **{f"{group}/cpu.stat": {"usage_usec": {1: 90_000}} for group in _GROUPS},
 }
 
 
@@ -69,6 +79,14 @@ def watched(folder: Path) -> Iterator[Watched]:
     """Both daemons and Prometheus, all at work. Skips where Prometheus is not installed."""
     host = folder / "host"
     shutil.copytree(FIXTURES / "host", host, symlinks=True)
+    write_tree(host, {f"{group}/cpu.stat": "usage_usec 0\n" for group in _GROUPS})
+    write_tree(
+        host,
+        {
+            "sys/fs/cgroup/cgroup.controllers": "cpu memory\n",
+            f"sys/fs/cgroup{JOB_GROUP}/memory.current": "8000000000\n",
+        },
+    )
     for name in (FIXTURE, HERE, "prometheus"):
         (folder / name).mkdir()
     with (
@@ -76,7 +94,7 @@ def watched(folder: Path) -> Iterator[Watched]:
         _at_work(host),
         gpus_at_work(folder, host) as gpus,
         running(folder / FIXTURE, _config(host, receiver.url) + gpus) as fixture,
-        running(folder / HERE) as here,
+        running(folder / HERE, _bmc(folder)) as here,
     ):
         _miss_ticks(fixture)
         targets = {FIXTURE: fixture.port, HERE: here.port}
@@ -84,6 +102,18 @@ def watched(folder: Path) -> Iterator[Watched]:
             both = Watched(server)
             eventually(lambda: len(both.query("telemetryd_build_info")) == len(targets))
             yield both
+
+
+def _bmc(folder: Path) -> str:
+    """The configuration of a daemon with the answer of a BMC, more than this machine can draw."""
+    answer = folder / "power"
+    answer.write_text((FIXTURES / "ipmi/ipmitool/active.txt").read_text().replace("220", "9000"))
+    return f"""
+[collectors.ipmi]
+file = "{answer}"
+interval = 5
+max_age = 3600
+"""
 
 
 def _config(host: Path, influxdb: str) -> str:
@@ -99,6 +129,16 @@ interval = 1
 [collectors.textfile]
 interval = 1
 max_series = 8 # one less than there are
+[collectors.owners]
+interval = 1
+[collectors.hwmon_power]
+enabled = false # its meter of the whole would be taken for the estimate
+[derived.energy]
+idle_watts = {{ "*" = 60 }}
+budget_watts = 2000
+pue = 1.3
+price_per_kwh = 0.21
+carbon_grams_per_kwh = 340
 [exporters.influxdb]
 url = "{influxdb}"
 bucket = "telemetry"
