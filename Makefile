@@ -28,7 +28,7 @@ format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# What is generated from the code: the references and the dashboard.
+# What is generated from the code: the references and the dashboards.
 docs: $(STAMP)
 	$(PYTHON) -m telemetryd metrics --format markdown > docs/metrics.md
 	$(PYTHON) -c "from telemetryd.config_reference import as_markdown; print(as_markdown(), end='')" > docs/configuration.md

@@ -10,6 +10,7 @@ from typing import Any
 
 from clock import Memory
 from common import match
+from energy import OWNERS, Energy
 from gpu import GPUS, GROWTH_SAMPLES, Gpus
 from imports import Step
 from jitter import Jitter
@@ -187,6 +188,20 @@ def gpus(found: Gpus) -> str:
         ],
     ]
     return table(["", "telemetryd", "plain"], rows)
+
+
+def energy(found: Energy) -> str:
+    rows: list[Row] = [
+        [f"a batch of {GPUS} GPUs, every second", f"{found.gpus_us:,.0f}"],
+        ["a batch of 2 CPU packages, every second", f"{found.rapl_us:,.0f}"],
+        [f"a batch of {OWNERS} owners, every 5 s", f"{found.owners_us:,.0f}"],
+        ["a batch of the BMC, every 30 s", f"{found.bmc_us:,.0f}"],
+        ["all of them in one second", f"{found.interval_us:,.0f}"],
+        ["the most of a second (a window closes, garbage is collected)", f"{found.most_us:,.0f}"],
+        ["the mean of a second", f"{found.mean_us:,.0f}"],
+        ["series of the node's energy", f"{found.series:.0f}"],
+    ]
+    return table(["CPU, us", "telemetryd"], rows)
 
 
 class Targets:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import energy
 import gpu
 import imports
 import jitter
@@ -27,7 +28,7 @@ from measure import WARM_S, Contest, contest, disagree
 from peers import ROOT, node_exporter, node_exporters, telemetryd
 from trees import Size, planted
 
-SECTIONS = ("cpu", "memory", "growth", "jitter", "imports", "gpu")
+SECTIONS = ("cpu", "memory", "growth", "jitter", "imports", "gpu", "energy")
 SIZES = (Size(8, 4, 2), Size(64, 16, 8), Size(256, 64, 32))
 # Scrapes in quick succession at the end of each round, for the latencies.
 _QUICK = 200
@@ -128,6 +129,14 @@ class Bench:
         grown = (found.grown_kib - found.settled_kib) / 1024
         at_most(f"growth over {gpu.GROWTH_SAMPLES:,} samples of GPUs, MiB", grown, 0.5)
 
+    def energy(self) -> None:
+        say(f"energy: {energy.OWNERS} owners on {energy.GPUS} GPUs")
+        found = energy.measure()
+        self.raw["energy"] = found
+        self.sections["energy"] = report.energy(found)
+        what = f"CPU for the energy of {energy.OWNERS} owners on {energy.GPUS} GPUs, ms"
+        self.targets.at_most(what, found.interval_us / 1000, 5)
+
     def machine(self) -> str:
         rows = [
             ["machine", f"{os.cpu_count()} x {_first('/proc/cpuinfo', 'model name')}"],
@@ -208,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         node_exporter()
     except FileNotFoundError as error:
-        wanted = [name for name in wanted if name in {"jitter", "imports", "gpu"}]
-        say(f"{error}; without it only jitter, imports and gpu can be measured")
+        wanted = [name for name in wanted if name in {"jitter", "imports", "gpu", "energy"}]
+        say(f"{error}; without it only jitter, imports, gpu and energy can be measured")
     steps: dict[str, Callable[[], None]] = {name: getattr(bench, name) for name in SECTIONS}
     for name in SECTIONS:
         if name in wanted:
