@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,7 +50,7 @@ class EnergyConfig(BaseModel):
     budget_watts: float | None = Field(
         None, gt=0, description="power that the node may draw; unset: no utilization of power"
     )
-    idle_watts: dict[str, float] = Field(
+    idle_watts: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="power of devices that do nothing for nobody, instead of learning it, by shell "
         'pattern of kind and device: { "gpu *" = 70, "cpu 0" = 90 }',

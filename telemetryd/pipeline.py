@@ -93,8 +93,13 @@ class Pipeline:
         with self._lock:
             for derivation in self._derivations:
                 learned = saved.get(type(derivation).__name__)
-                if isinstance(learned, dict):
+                if not isinstance(learned, dict):
+                    continue
+                try:
                     derivation.restore(learned)
+                except Exception as error:  # noqa: BLE001  (it learns again)
+                    what = f'msg="cannot restore what was learned" error="{error!r}"'
+                    self._instruments.warn("derivation", what)
 
     def _put(self, batch: Batch) -> None:
         self.latest.put(batch)

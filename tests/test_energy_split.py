@@ -15,6 +15,7 @@ from support.energy_feed import (
     UNATTRIBUTED,
     Feed,
     Reading,
+    Watched,
     component,
     cpu_share,
     energy,
@@ -22,7 +23,7 @@ from support.energy_feed import (
     power,
 )
 
-from telemetryd import gpus, meters, owners
+from telemetryd import gpus, meters
 from telemetryd.derivation import EnergyConfig
 from telemetryd.derived.balance.families import STATES
 from telemetryd.metric import Point
@@ -35,55 +36,8 @@ def states(feed: Feed) -> dict[str, float]:
     return {state: feed.values[SPLIT % state] for state in STATES}
 
 
-class Node:
-    """A node of one GPU and one CPU package with its memory; watts and activity are as set."""
-
-    def __init__(self, config: EnergyConfig = IDLE) -> None:
-        self.feed = Feed(config)
-        self.gpu_w, self.gpu_share, self.processes = 300.0, 0.9, 1
-        self.cpu_w, self.cpu_share = 120.0, 0.5
-        self.other_w = 80.0
-        self.jobs: list[str] = []
-        self.job_s = 0.0
-        self.gpu_j = self.cpu_j = self.node_j = 0.0
-        self.lost: set[str] = set()
-        self.more: list[Point] = []
-        # A counter is believed from its second reading on: windows begin at 30 s.
-        self.feed.give([energy("redfish", 0.0)])
-
-    def run(self, seconds: float) -> None:
-        for _ in range(round(seconds)):
-            self.gpu_j += self.gpu_w
-            self.cpu_j += self.cpu_w
-            self.job_s += self.cpu_share
-            self.node_j += self.gpu_w + self.cpu_w + self.other_w
-            self.feed.run(1, **{n: r for n, r in self._readings().items() if n not in self.lost})
-
-    def _readings(self) -> dict[str, tuple[float, Reading]]:
-        return {
-            "cpu": (1, lambda: cpu_share(self.cpu_share)),
-            "rapl": (1, self._rapl),
-            "gpu_nvidia": (1, self._gpu),
-            "owners": (5, self._owners),
-            "redfish": (30, lambda: [energy("redfish", self.node_j)]),
-        }
-
-    def _rapl(self) -> list[Point]:
-        return [
-            component("rapl", self.cpu_j * 0.9, "package"),
-            component("rapl", self.cpu_j * 0.1, "dram"),
-        ]
-
-    def _gpu(self) -> list[Point]:
-        return [*gpu(self.gpu_j, self.gpu_share, self.processes), *self.more]
-
-    def _owners(self) -> list[Point]:
-        points: list[Point] = [(owners.CPU.at("unit", "a.service"), self.job_s)]
-        return points + [(owners.CPU.at("job", job), self.job_s) for job in self.jobs]
-
-
 def test_each_device_is_in_the_state_of_what_it_did() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.run(90 + 6)
     assert states(node.feed) == pytest.approx(
         {
@@ -107,7 +61,7 @@ def test_each_device_is_in_the_state_of_what_it_did() -> None:
 def test_what_does_nothing_is_allocated_if_somebody_holds_it_else_unallocated(
     processes: int, jobs: list[str], held: float, free: float
 ) -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.gpu_share = node.cpu_share = 0.02
     node.processes, node.jobs = processes, jobs
     node.run(156 + 6)
@@ -118,14 +72,14 @@ def test_what_does_nothing_is_allocated_if_somebody_holds_it_else_unallocated(
 
 @pytest.mark.parametrize(("share", "is_active"), [(0.0499, False), (0.05, True)])
 def test_five_percent_is_active(share: float, is_active: bool) -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.gpu_share = share
     node.run(96)
     assert (states(node.feed)["dynamic"] > 70 * 60 + 1) == is_active
 
 
 def test_a_busy_device_below_its_idle_power_has_no_dynamic_energy() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.gpu_w, node.cpu_w = 60, 30
     node.run(96)
     assert states(node.feed)["floor"] == pytest.approx(90 * 60)
@@ -133,7 +87,7 @@ def test_a_busy_device_below_its_idle_power_has_no_dynamic_energy() -> None:
 
 
 def test_800_of_1000_kwh_are_an_efficiency_of_80_percent() -> None:
-    node = Node(EnergyConfig(idle_watts={"gpu *": 0.001, "cpu *": 0.001}, estimate=False))
+    node = Watched(EnergyConfig(idle_watts={"gpu *": 0.001, "cpu *": 0.001}, estimate=False))
     node.gpu_w, node.cpu_w, node.other_w = 7_000, 1_000, 2_000
     node.run(96)
     assert node.feed.values[RATIO % "productive"] == pytest.approx(800 / 1000, abs=1e-6)
@@ -219,7 +173,7 @@ def test_a_step_of_the_load_at_the_edge_of_a_window_lies_nowhere() -> None:
 
 
 def test_windows_are_a_minute_or_longer_and_end_where_the_meter_was_read() -> None:
-    node = Node()
+    node = Watched(IDLE)
     seen: set[float] = set()
     for _ in range(400):
         node.run(1)
@@ -228,7 +182,7 @@ def test_windows_are_a_minute_or_longer_and_end_where_the_meter_was_read() -> No
 
 
 def test_the_states_add_up_to_the_input_of_the_windows() -> None:
-    node = Node()
+    node = Watched(IDLE)
     for second in range(700):
         node.gpu_w = 100 + second % 600
         node.gpu_share = (second % 50) / 50
@@ -241,7 +195,7 @@ def test_the_states_add_up_to_the_input_of_the_windows() -> None:
 
 
 def test_a_device_that_is_late_is_waited_for_but_not_for_ever() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.run(89)
     node.lost.add("gpu_nvidia")
     node.run(2)
@@ -258,7 +212,7 @@ def test_a_device_that_is_late_is_waited_for_but_not_for_ever() -> None:
 
 
 def test_a_device_that_is_lost_costs_the_window_in_which_it_was_lost() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.run(100)
     before = node.feed.values[INPUT]
     node.lost.add("gpu_nvidia")
@@ -288,13 +242,14 @@ def test_a_hole_in_the_readings_of_the_nodes_meter_leaves_its_windows_out() -> N
     feed.run(90, redfish=(30, watts), gpu_nvidia=(1, devices))
     assert feed.values[INPUT] == pytest.approx(before + 500 * 60)
     assert feed.values[NODE] > feed.values[INPUT]
+    assert feed.values[EXCESS] == 0, "it was not there; it told nothing wrong"
 
 
 # The boundary
 
 
 def test_devices_above_the_nodes_meter_are_an_error_and_never_overhead() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.other_w = -42  # a tenth of what the devices use is missing
     node.run(96)
     assert node.feed.values[EXCESS] == pytest.approx(42 * 60)
@@ -305,7 +260,7 @@ def test_devices_above_the_nodes_meter_are_an_error_and_never_overhead() -> None
 
 
 def test_two_percent_are_an_error_of_measurement() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.other_w = -420 * 0.0195
     node.run(96)
     assert node.feed.values[EXCESS] == 0
@@ -315,7 +270,7 @@ def test_two_percent_are_an_error_of_measurement() -> None:
 
 
 def test_what_encloses_or_is_inside_a_component_is_not_added() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.more = [
         (meters.POWER.at("nvml", "module", "0", "enclosing"), 900.0),
         (meters.POWER.at("nvml", "memory", "0", "subcomponent"), 90.0),
@@ -365,7 +320,7 @@ def test_a_card_of_another_maker_is_found_by_its_pci_address() -> None:
 
 
 def test_without_idle_power_there_is_no_split_but_the_ratio_that_does_without() -> None:
-    node = Node(EnergyConfig(estimate=False))
+    node = Watched(EnergyConfig(estimate=False))
     node.run(200)
     assert not any(name.startswith("telemetryd_node_energy_split") for name in node.feed.values)
     assert node.feed.values[RATIO % "it"] == pytest.approx(420 / 500)
@@ -373,7 +328,7 @@ def test_without_idle_power_there_is_no_split_but_the_ratio_that_does_without() 
 
 
 def test_a_package_whose_memory_cannot_be_read_for_a_moment_loses_nothing() -> None:
-    node = Node()
+    node = Watched(IDLE)
     rapl, second = node._rapl, 0
 
     def flaky() -> list[Point]:
@@ -387,7 +342,7 @@ def test_a_package_whose_memory_cannot_be_read_for_a_moment_loses_nothing() -> N
 
 
 def test_a_gpu_counter_that_was_reset_is_bridged_by_its_power() -> None:
-    node = Node()
+    node = Watched(IDLE)
     node.more = [(meters.POWER.at("nvml", "gpu", "0", "component"), 300.0)]
     node.run(60)
     node.gpu_j = 0.0
@@ -426,7 +381,7 @@ loads = st.lists(
 def test_whatever_the_load_the_states_add_up_and_the_ratios_are_ratios(
     load: list[tuple[float, float, int, float, float, float, int]],
 ) -> None:
-    node = Node()
+    node = Watched(IDLE)
     for gpu_w, gpu_s, processes, cpu_w, cpu_s, other_w, seconds in load:
         node.gpu_w, node.gpu_share, node.processes = gpu_w, gpu_s, processes
         node.cpu_w, node.cpu_share = cpu_w, cpu_s

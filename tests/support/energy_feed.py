@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from support.clock import FakeClock
 from support.trees import named
-from telemetryd import gpus, meters
+from telemetryd import gpus, meters, owners
 from telemetryd.batch import Batch, LatestTable
 from telemetryd.derivation import DerivedConfig, EnergyConfig
 from telemetryd.derived import utilization
@@ -111,3 +111,50 @@ class Feed:
         return self.values
 
     _last: Sequence[Point] = ()
+
+
+class Watched:
+    """A node of one GPU and one CPU package with its memory; watts and activity are as set."""
+
+    def __init__(self, config: EnergyConfig) -> None:
+        self.feed = Feed(config)
+        self.gpu_w, self.gpu_share, self.processes = 300.0, 0.9, 1
+        self.cpu_w, self.cpu_share = 120.0, 0.5
+        self.other_w = 80.0
+        self.jobs: list[str] = []
+        self.job_s = 0.0
+        self.gpu_j = self.cpu_j = self.node_j = 0.0
+        self.lost: set[str] = set()
+        self.more: list[Point] = []
+        # A counter is believed from its second reading on: windows begin at 30 s.
+        self.feed.give([energy("redfish", 0.0)])
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.gpu_j += self.gpu_w
+            self.cpu_j += self.cpu_w
+            self.job_s += self.cpu_share
+            self.node_j += self.gpu_w + self.cpu_w + self.other_w
+            self.feed.run(1, **{n: r for n, r in self._readings().items() if n not in self.lost})
+
+    def _readings(self) -> dict[str, tuple[float, Reading]]:
+        return {
+            "cpu": (1, lambda: cpu_share(self.cpu_share)),
+            "rapl": (1, self._rapl),
+            "gpu_nvidia": (1, self._gpu),
+            "owners": (5, self._owners),
+            "redfish": (30, lambda: [energy("redfish", self.node_j)]),
+        }
+
+    def _rapl(self) -> list[Point]:
+        return [
+            component("rapl", self.cpu_j * 0.9, "package"),
+            component("rapl", self.cpu_j * 0.1, "dram"),
+        ]
+
+    def _gpu(self) -> list[Point]:
+        return [*gpu(self.gpu_j, self.gpu_share, self.processes), *self.more]
+
+    def _owners(self) -> list[Point]:
+        points: list[Point] = [(owners.CPU.at("unit", "a.service"), self.job_s)]
+        return points + [(owners.CPU.at("job", job), self.job_s) for job in self.jobs]

@@ -65,19 +65,14 @@ class CpuAccount:
             before, after = _cut(tick, stretch.start_ns)
             self._settle([(before, share)], self._last)
             waiting.appendleft((after, share))
-        # Together, so that owners, who may be many, are gone through once; but what reaches over
-        # the edge of a window is divided there, tick by tick.
+        # Together, so that owners, who may be many, are gone through once; but a tick that reaches
+        # over the edge of a window is divided there alone.
         run: list[tuple[Tick, float | None]] = []
         for one in waiting:
-            if self.ledger.has_edge_in(one[0].start_ns, one[0].end_ns):
+            if run and self.ledger.has_edge_in(run[-1][0].start_ns, one[0].end_ns):
                 self._settle(run, stretch)
-                self._settle([one], stretch)
                 run = []
-            else:
-                if run and self.ledger.has_edge_in(run[-1][0].start_ns, one[0].end_ns):
-                    self._settle(run, stretch)
-                    run = []
-                run.append(one)
+            run.append(one)
         self._settle(run, stretch)
         self._last = stretch
 

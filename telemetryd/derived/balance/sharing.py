@@ -101,11 +101,10 @@ def evenly(owners: Collection[Owner]) -> Parts:
 
 def by_share(use: Use) -> Parts:
     """All of it to those of whom the driver tells shares, or to a sole owner; else to nobody."""
-    everybody = use.everybody
     total = sum(use.shares.values())
-    if len(everybody) > 1 and total > 0:
+    if total > 0:
         return {owner: share / total for owner, share in use.shares.items()}
-    return _to_sole(everybody)
+    return _to_sole(use.everybody)
 
 
 def by_slice(use: Use, slices: Mapping[str, Slice]) -> Parts:
