@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.energy_feed import INPUT, UNATTRIBUTED, Feed, component, cpu_share, energy
 from support.slurm import Slurm, slurm, wait
 from support.trees import values_of
 
 from telemetryd.collectors.owners import Owners, OwnersConfig
+from telemetryd.derivation import EnergyConfig
 from telemetryd.host import Host
+from telemetryd.metric import Point
 from telemetryd.owners import Owner, of_process
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
@@ -102,3 +105,40 @@ def test_scontrol_tells_a_jobs_name_and_the_gpu_that_no_process_uses(
     assert values[minor.format(second, 1)] == 1
     assert any('name="a second, named {so}"' in name for name in values)
     assert faults == []
+
+
+def test_a_job_gets_the_energy_of_the_cpu_that_it_uses(cluster: Slurm) -> None:
+    """The job and its CPU time are real; the meters and the passing of minutes are not."""
+    job = _job(cluster)
+    collector = Owners(OwnersConfig(), Host())
+    feed = Feed(EnergyConfig(idle_watts={"cpu *": 40}))
+    joules = {"cpu": 0.0, "node": 0.0}
+
+    def cpu() -> list[Point]:
+        joules["cpu"] += 100.0
+        joules["node"] += 150.0
+        return [component("rapl", joules["cpu"], "package")]
+
+    def real_owners() -> list[Point]:
+        time.sleep(0.4)
+        return list(collector.sample())
+
+    try:
+        feed.run(
+            250,
+            cpu=(1, lambda: cpu_share(0.5)),
+            rapl=(1, cpu),
+            owners=(5, real_owners),
+            redfish=(30, lambda: [energy("redfish", joules["node"])]),
+        )
+    finally:
+        collector.close()
+    given = {name: value for name, value in feed.values.items() if "owner_energy_joules" in name}
+    of_job = given[f'telemetryd_owner_energy_joules_total{{owner_kind="job",owner="{job}"}}']
+    total = feed.values[INPUT]
+    assert total >= 150 * 120
+    # It is the only one that keeps a CPU busy; this test and the machine's own work are the rest.
+    assert 0.2 * total < of_job <= total
+    assert sum(given.values()) + feed.values[UNATTRIBUTED] == pytest.approx(
+        total - feed.values["telemetryd_owner_energy_ended_joules_total{}"], rel=0.001
+    )
