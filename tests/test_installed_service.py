@@ -192,13 +192,15 @@ def once(text):
     """The output of `once`: value by collector, name and labels.
 
     Without utilization and bandwidth, which two samples may or may not give: a counter of the
-    kernel that falls, as that of iowait does, gives none.
+    kernel that falls, as that of iowait does, gives none. Of the owners only the daemon itself:
+    the others come and go, and the one in the sandbox is one of them.
     """
     return {
         (batch["collector"], series["name"], *sorted(series["labels"].items())): series["value"]
         for batch in json.loads(text)
         for series in batch["series"]
         if not series["name"].startswith(("telemetryd_utilization_", "telemetryd_bandwidth_"))
+        and series["labels"].get("owner", "telemetryd.service") == "telemetryd.service"
     }
 
 
