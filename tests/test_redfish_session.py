@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.clock import FakeClock
-from support.redfish_reader import ROOT, Reader, eventually
+from support.redfish_reader import ROOT, Open, Reader, eventually
 from support.redfish_server import PASSWORD, SESSIONS, RedfishServer, Reply, serving, tree
 
-from telemetryd.clock import Clock
 from telemetryd.errors import Unavailable
 
 METRICS = f"{ROOT}/Chassis/1U/EnvironmentMetrics"
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def bmc(stack: ExitStack) -> RedfishServer:
-    return stack.enter_context(serving(RedfishServer(tree("newer"))))
-
-
-@pytest.fixture
-def password_file(tmp_path: Path) -> Path:
-    path = tmp_path / "password"
-    path.write_text(f"{PASSWORD}\n")
-    return path
-
-
-Open = Callable[..., Reader]
-
-
-@pytest.fixture
-def reader(stack: ExitStack, bmc: RedfishServer, password_file: Path) -> Open:
-    def make(login: bool = True, clock: Clock | None = None, url: str = "", **config: object):
-        path = password_file if login else None
-        made = Reader(url or bmc.url, path, clock or FakeClock(), **config)
-        stack.callback(made.collector.close)
-        return made
-
-    return make
 
 
 # The session

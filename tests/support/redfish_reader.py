@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from support.clock import FakeClock
-from support.redfish_server import USER, RedfishServer, Tree, serving, tree
+from support.redfish_server import PASSWORD, USER, RedfishServer, Tree, serving, tree
 from support.trees import named
 from telemetryd.clock import Clock
 from telemetryd.collectors.redfish import Redfish, RedfishConfig
@@ -106,3 +106,35 @@ def eventually(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+Open = Callable[..., Reader]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def bmc(stack: ExitStack) -> RedfishServer:
+    return stack.enter_context(serving(RedfishServer(tree("newer"))))
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\n")
+    return path
+
+
+@pytest.fixture
+def reader(stack: ExitStack, bmc: RedfishServer, password_file: Path) -> Open:
+    def make(login: bool = True, clock: Clock | None = None, url: str = "", **config: object):
+        path = password_file if login else None
+        made = Reader(url or bmc.url, path, clock or FakeClock(), **config)
+        stack.callback(made.collector.close)
+        return made
+
+    return make
