@@ -100,7 +100,8 @@ def test_nothing_is_reported_that_the_dump_does_not_have(see: See, name: str, lo
     known = {figure.series for figure in FIGURES}
     others = {series.partition("{")[0] for series in values if series not in known}
     if capture.processes():
-        others -= {"gpu_process_memory_bytes", "gpu_process_utilization_ratio"}
+        others -= {f"gpu_{who}_memory_bytes" for who in ("process", "owner")}
+        others -= {f"gpu_{who}_utilization_ratio" for who in ("process", "owner")}
     if capture.ecc_errors(0, 0) is not None:
         others.remove("gpu_ecc_errors_total")
     if capture.dump.text(("Fabric", "State")):
@@ -162,6 +163,25 @@ def test_processes_are_those_of_the_dump_and_without_a_sample_have_no_share(
         series("gpu_process_utilization_ratio", one): one.sm / 100
         for one in processes
         if one.sm is not None
+    }
+
+
+@pytest.mark.parametrize(("name", "load"), EACH)
+def test_the_processes_of_the_dump_whose_cgroup_is_not_known_are_the_system_s_and_add_up(
+    see: See, name: str, load: str
+) -> None:
+    capture, values = see(name, load).capture, see(name, load).values
+    memory: dict[str, int] = {}
+    shares: dict[str, float] = {}
+    for one in capture.processes():
+        gpu = GPU if one.gi is None else f'gpu="0/{one.gi}/{one.ci}"'
+        owner = f'{gpu},owner_kind="system",owner="system"'
+        memory[owner] = memory.get(owner, 0) + one.memory
+        if one.sm is not None:
+            shares[owner] = shares.get(owner, 0.0) + one.sm / 100
+    assert only(values, "gpu_owner_memory_bytes", "gpu_owner_utilization_ratio") == {
+        **{f"gpu_owner_memory_bytes{{{owner}}}": found for owner, found in memory.items()},
+        **{f"gpu_owner_utilization_ratio{{{owner}}}": found for owner, found in shares.items()},
     }
 
 
