@@ -23,7 +23,7 @@ from telemetryd.clock import Clock
 from telemetryd.collector import Collector, CollectorConfig, Filters
 from telemetryd.errors import ReadError, Unavailable
 from telemetryd.host import Attribute, Host
-from telemetryd.hwmon import Chip, Listing, class_folder, find_chips, listing
+from telemetryd.hwmon import Chip, Listing, Sleepers, class_folder, find_chips, listing
 from telemetryd.meters import ENERGY, POWER, Boundary, EnergyCounter
 from telemetryd.metric import Point, Series
 
@@ -102,7 +102,8 @@ class _Reading:
 
 class HwmonPower(Collector):
     """Watts of each meter that gives power, joules since the first reading of each that counts
-    energy. An energy counter that goes back was reset: that interval is lost and reported.
+    energy. An energy counter that goes back was reset: that interval is lost and reported. A
+    device that sleeps is not woken: it has no power until it wakes.
 
     Raises Unavailable if no chip has a meter.
     """
@@ -117,6 +118,7 @@ class HwmonPower(Collector):
         self._boundaries = config.boundaries
         self._seen: Listing | None = None
         self._readings: list[_Reading] = []
+        self._sleepers = Sleepers(host)
         self._look(listing(class_folder(host)))
 
     def sample(self) -> Iterator[Point]:
@@ -125,7 +127,10 @@ class HwmonPower(Collector):
             self._look(seen)
             self._seen = seen
         clock = self.host.clock
+        asleep = self._sleepers.asleep()
         for one in self._readings:
+            if one.chip.entry in asleep:
+                continue
             try:
                 yield one.series, one.read(clock)
             except (OSError, ValueError, ReadError) as error:
@@ -135,11 +140,9 @@ class HwmonPower(Collector):
         """Find the meters again. Raises Unavailable if there is none."""
         self.close()
         before = {one.series: one for one in self._readings}
-        self._readings = [
-            one
-            for chip in find_chips(self.host, chips, self._wants, self.fault)
-            for one in self._of(chip)
-        ]
+        found = find_chips(self.host, chips, self._wants, self.fault)
+        self._sleepers = Sleepers(self.host, found)
+        self._readings = [one for chip in found for one in self._of(chip)]
         if not self._readings:
             raise Unavailable(
                 f"no power or energy meter under {class_folder(self.host)}",
@@ -208,6 +211,7 @@ class HwmonPower(Collector):
             return True
 
     def close(self) -> None:
+        self._sleepers.close()
         for one in self._readings:
             one.attribute.close()
 

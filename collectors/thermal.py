@@ -3,7 +3,8 @@
 From /sys/class/hwmon (Documentation/hwmon/sysfs-interface.rst) and /sys/class/thermal
 (Documentation/driver-api/thermal/sysfs-api.rst). Labels, limits and whether a sensor is switched
 off are read when a chip is found, readings on every sample. Chips that come and go are noticed by
-the listing of their class.
+the listing of their class. A device that sleeps is not woken: its sensors and their limits are
+absent until it wakes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from telemetryd.collector import Collector, CollectorConfig, Filters
 from telemetryd.duration import Seconds
 from telemetryd.errors import ReadError, Unavailable
 from telemetryd.host import Attribute, Host
-from telemetryd.hwmon import Chip, Listing, class_folder, find_chips, listing
+from telemetryd.hwmon import Chip, Listing, Sleepers, class_folder, find_chips, listing
 from telemetryd.metric import Kind, Metric, Point, Series, Unit
 
 _SENSOR = ("chip", "device", "sensor", "label")
@@ -124,6 +125,7 @@ class _Input:
     series: Series
     units: int
     reading: Attribute
+    chip: str = ""
     trouble: Attribute | None = None
 
     def read(self) -> float:
@@ -155,7 +157,8 @@ class Thermal(Collector):
         super().__init__(config, host)
         self._wants = config.wants
         self._zones = host.sys("class/thermal")
-        self._seen: tuple[Listing, Listing] | None = None
+        self._seen: tuple[Listing, Listing, frozenset[str]] | None = None
+        self._sleepers = Sleepers(host)
         self._inputs: list[_Input] = []
         self._limits: list[Point] = []
         # Only whether there is something: limits are slow to read and may fail, so they are left
@@ -164,10 +167,11 @@ class Thermal(Collector):
             raise self._nothing()
 
     def sample(self) -> Iterator[Point]:
-        seen = self._listings()
-        if seen != self._seen:
-            self._look(*seen)
-            self._seen = seen
+        chips, zones = self._listings()
+        asleep = self._sleepers.asleep()
+        if (chips, zones, asleep) != self._seen:
+            asleep = self._look(chips, zones)
+            self._seen = chips, zones, asleep
         for one in self._inputs:
             try:
                 yield one.series, one.read()
@@ -185,18 +189,23 @@ class Thermal(Collector):
             "virtual machines have none",
         )
 
-    def _look(self, chips: Listing, zones: Listing) -> None:
-        """Find the sensors again. Raises Unavailable if none is left."""
+    def _look(self, chips: Listing, zones: Listing) -> frozenset[str]:
+        """Find the sensors again, and the chips that sleep. Raises Unavailable if none is left."""
         self.close()
         found = list(self._sensors(chips, zones))
         if not found:
             raise self._nothing()
-        self._inputs = [one for one, _ in found]
-        self._limits = [point for _, limits in found for point in self._values(limits)]
+        asleep = self._sleepers.asleep()
+        awake = [pair for pair in found if pair[0].chip not in asleep]
+        self._inputs = [one for one, _ in awake]
+        self._limits = [point for _, limits in awake for point in self._values(limits)]
+        return asleep
 
     def _sensors(self, chips: Listing, zones: Listing) -> Iterator[tuple[_Input, list[_Input]]]:
         """Each sensor, with its limits."""
-        for chip in find_chips(self.host, chips, self._wants, self.fault):
+        found = find_chips(self.host, chips, self._wants, self.fault)
+        self._sleepers = Sleepers(self.host, found)
+        for chip in found:
             for sensor, files in chip.sensors.items():
                 quantity = _QUANTITIES.get(sensor.rstrip("0123456789"))
                 if quantity and "input" in files and not chip.is_off(self.host, sensor):
@@ -220,7 +229,8 @@ class Thermal(Collector):
             for limit in quantity.limits
             if limit in files
         ]
-        return _Input(quantity.reading.at(*labels), quantity.units, reading, trouble), limits
+        series = quantity.reading.at(*labels)
+        return _Input(series, quantity.units, reading, chip.entry, trouble), limits
 
     def _zone(self, folder: str, number: str) -> Iterator[tuple[_Input, list[_Input]]]:
         files = self.host.names(folder)
@@ -258,5 +268,6 @@ class Thermal(Collector):
             limit.close()
 
     def close(self) -> None:
+        self._sleepers.close()
         for one in self._inputs:
             one.close()

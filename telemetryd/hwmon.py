@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from telemetryd.host import Host
+from telemetryd.host import Attribute, Host
 
 _FILE = re.compile(r"((?:temp|fan|in|curr|power|energy)[0-9]+)_([a-z_]+)\Z")
+
+# Documentation/power/runtime_pm.rst
+_ASLEEP = frozenset({b"suspended", b"suspending"})
 
 Listing = tuple[tuple[str, int], ...]
 
@@ -64,6 +67,37 @@ class Chip:
     def is_off(self, host: Host, sensor: str) -> bool:
         """Whether the sensor is switched off: reading it would fail with ENODATA."""
         return self.text(host, sensor, "enable") == "0"
+
+
+class Sleepers:
+    """The chips whose device the kernel may put to sleep, such as a graphics card: reading their
+    sensors would wake it."""
+
+    def __init__(self, host: Host, chips: Iterable[Chip] = ()) -> None:
+        self._status: dict[str, Attribute] = {}
+        for chip in chips:
+            power = os.path.join(class_folder(host), chip.entry, "device/power")
+            try:
+                if host.text(os.path.join(power, "control")) == "auto":
+                    status = Attribute(os.path.join(power, "runtime_status"))
+                    self._status[chip.entry] = status
+            except OSError:
+                continue  # a kernel or a device without runtime power management
+
+    def asleep(self) -> frozenset[str]:
+        """The entries of those that sleep now."""
+        return frozenset(entry for entry, status in self._status.items() if _sleeps(status))
+
+    def close(self) -> None:
+        for status in self._status.values():
+            status.close()
+
+
+def _sleeps(status: Attribute) -> bool:
+    try:
+        return status.read().strip() in _ASLEEP
+    except OSError:
+        return False  # it is gone, which its sensors will tell
 
 
 def class_folder(host: Host) -> str:
