@@ -233,17 +233,24 @@ PROCESS_UTILIZATION = Metric(
     "nvmlDeviceGetProcessUtilization; fdinfo drm-engine-*",
     (*GPU, "pid", "command"), per_process=True,
 )  # fmt: skip
+OWNER_PROCESSES = Metric(
+    "gpu", "owner_processes", Kind.GAUGE, Unit.NONE,
+    "Processes of an owner (job, pod, container, unit, or command where the configuration says so) "
+    "that hold a context on a GPU or MIG instance; absent where it has none. AMD and Intel: those "
+    "that the daemon may look at.",
+    "NVML, fdinfo; /proc/PID/cgroup", (*GPU, "owner_kind", "owner"),
+)  # fmt: skip
 OWNER_MEMORY = Metric(
     "gpu", "owner_memory", Kind.GAUGE, Unit.BYTES,
-    "GPU memory of all processes of an owner (job, pod, container, unit) on a GPU or MIG instance; "
-    "0 where the driver does not tell how much it is.",
-    "NVML, /proc/PID/cgroup", (*GPU, "owner_kind", "owner"),
+    "GPU memory of all processes of an owner on a GPU or MIG instance; absent where the driver "
+    "does not tell that of one of them.",
+    "NVML, fdinfo; /proc/PID/cgroup", (*GPU, "owner_kind", "owner"),
 )  # fmt: skip
 OWNER_UTILIZATION = Metric(
     "gpu", "owner_utilization", Kind.GAUGE, Unit.RATIO,
     "Share of a GPU's multiprocessors that the processes of an owner used lately; absent where the "
     "driver has no sample. Not under MIG.",
-    "NVML, /proc/PID/cgroup", (*GPU, "owner_kind", "owner"),
+    "NVML, fdinfo; /proc/PID/cgroup", (*GPU, "owner_kind", "owner"),
 )  # fmt: skip
 
 METRICS = (
@@ -252,5 +259,6 @@ METRICS = (
     MEMORY_RESERVED, CLOCK, CLOCK_MAX, TEMPERATURE, POWER_AVERAGE, POWER_INSTANT, POWER_LIMIT,
     ENERGY, FAN_SPEED, PCIE_GENERATION, PCIE_GENERATION_MAX, PCIE_WIDTH, PCIE_WIDTH_MAX,
     PCIE_REPLAYS, PCIE_RATE, NVLINK_BYTES, NVLINK_RATE, NVLINK_SPEED, NVLINK_UP, ECC_ERRORS,
-    PROCESSES, PROCESS_MEMORY, PROCESS_UTILIZATION, OWNER_MEMORY, OWNER_UTILIZATION,
+    PROCESSES, PROCESS_MEMORY, PROCESS_UTILIZATION, OWNER_PROCESSES, OWNER_MEMORY,
+    OWNER_UTILIZATION,
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""The machine as a collector sees it: where its /proc, /sys and / are, and its clocks.
+"""The machine as a collector sees it: where its /proc, /sys and / are, its clocks, and the rule by
+which it is told whose a process is.
 
 Everything a collector opens goes through here, so that `--procfs`, `--sysfs` and `--rootfs` point
 all of them at a fixture, a container's host or a synthetic tree.
@@ -77,14 +78,28 @@ class Table(Attribute):
 
 
 @dataclass(frozen=True, slots=True)
+class Ownership:
+    """The rule by which telemetryd.owners tells whose a process is, one for the whole machine.
+
+    A process whose command fits one of the shell patterns `commands` belongs to its command, every
+    other to the owner of its control group: of a Slurm job, or with `slurm_steps` of a step.
+    """
+
+    commands: tuple[str, ...] = ()
+    slurm_steps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
-    """Roots of the trees to read, and the clock. Paths given to the methods are relative."""
+    """Roots of the trees to read, the clock, and the rule of who owns what. Paths given to the
+    methods are relative."""
 
     procfs: str = "/proc"
     sysfs: str = "/sys"
     rootfs: str = "/"
     clock: Clock = field(default_factory=Clock, compare=False)
     statvfs: Callable[[str], os.statvfs_result] = os.statvfs
+    ownership: Ownership = Ownership()
 
     def proc(self, *parts: str) -> str:
         return os.path.join(self.procfs, *parts)

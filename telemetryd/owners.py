@@ -11,12 +11,20 @@ An owner is told from the path of a control group alone, as it stands in /proc/P
 
 A job owns what is inside it, then a pod, then a container, then a unit: each of them may hold
 those to its right. A process that monitors a container (conmon) is no part of it.
+
+Where the configuration asks for it, a process belongs to its command instead:
+
+    process    the name in /proc/PID/stat, if it fits a pattern of host.ownership.commands
+
+Threads of the kernel have such names too, and belong to nobody.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -35,15 +43,18 @@ CPU = Metric(
     'owner_kind="other" is the rest beyond max_owners, "system" what no owner used: the kernel, '
     "interrupts, processes in no owner's group. An owner counts as other while it is not among "
     "the first. An owner that ended is shown once more, with what it used to its end. "
-    'All of them but owner_kind="process" (the same time again, by command) add up to the busy '
-    "CPU time.",
-    f"{_GROUPS}: cpu.stat, cpuacct.usage; /proc/stat", LABELS,
+    'owner_kind="process" is that of processes with a command that host.commands chose, and is '
+    "not in that of their job, pod, container or unit, but for what a process used after it was "
+    "last read. All of them add up to the busy CPU time.",
+    f"{_GROUPS}: cpu.stat, cpuacct.usage; /proc/stat; /proc/PID/stat", LABELS,
 )  # fmt: skip
 MEMORY = Metric(
     "owner", "memory", Kind.GAUGE, Unit.BYTES,
     "Memory charged to each owner, file cache included, without that of owners inside it. "
-    'owner_kind="other" is the rest beyond max_owners.',
-    f"{_GROUPS}: memory.current, memory.usage_in_bytes", LABELS,
+    'owner_kind="other" is the rest beyond max_owners. Of owner_kind="process" it is the resident '
+    "memory of its processes, in which each counts what they share: not comparable, and not to be "
+    "added, for the owners of their control groups are charged for it too.",
+    f"{_GROUPS}: memory.current, memory.usage_in_bytes; /proc/PID/stat: rss", LABELS,
 )  # fmt: skip
 INFO = Metric(
     "owner", "", Kind.INFO, Unit.NONE,
@@ -55,17 +66,17 @@ INFO = Metric(
 GPU_MINOR = Metric(
     "owner", "gpu_minor", Kind.GAUGE, Unit.NONE,
     "1 for each GPU that a Slurm job holds, also without a process on it, by the minor number of "
-    "its device (telemetryd_gpu_info has it too).",
+    "its device (telemetryd_gpu_info has it too). It is told of jobs, never of steps.",
     "devices.list of cgroup v1; GRES of scontrol -d show job", (*LABELS, "minor"),
 )  # fmt: skip
 COUNT = Metric(
     "owner", "found", Kind.GAUGE, Unit.NONE,
-    "Owners that there are: jobs, pods, containers and units.", _GROUPS,
+    "Owners that there are: jobs, pods, containers, units, and commands that are told apart.",
+    _GROUPS,
 )  # fmt: skip
 DROPPED = Metric(
     "owner", "dropped", Kind.GAUGE, Unit.NONE,
-    "Owners beyond max_owners, whose figures are in owner_kind=\"other\", and commands beyond it.",
-    _GROUPS,
+    'Owners beyond max_owners, whose figures are in owner_kind="other".', _GROUPS,
 )  # fmt: skip
 
 METRICS = (CPU, MEMORY, INFO, GPU_MINOR, COUNT, DROPPED)
@@ -103,6 +114,11 @@ _USERS = "/user.slice/"
 _DELETED = " (deleted)"
 _ID_SHOWN = 12
 _RANK = {JOB: 0, POD: 1, CONTAINER: 2, UNIT: 3}
+# PF_KTHREAD of include/linux/sched.h
+_KERNEL_THREAD = 0x0020_0000
+_FLAGS = 6
+# As far as the resident memory.
+_FIELDS = 22
 
 
 @lru_cache(maxsize=4096)
@@ -115,19 +131,58 @@ def owner_of(path: str, *, steps: bool = False) -> Owner | None:
     return _job_of(path, steps) or _pod_of(path) or _container_of(path) or _unit_of(path)
 
 
-def of_process(host: Host, pid: int, *, steps: bool = False) -> Owner | None:
-    """Whose the process is; None if it is nobody's or is gone.
+def of_process(host: Host, pid: int) -> Owner | None:
+    """Whose the process is by the rule of `host.ownership`; None if it is nobody's or is gone.
 
-    From /proc/PID/cgroup. Where a process is in several hierarchies, they need not agree: Slurm
-    may use but one of them. Raises OSError if the file is there and cannot be read.
+    From /proc/PID/stat where commands own processes, and /proc/PID/cgroup. Where a process is in
+    several hierarchies, they need not agree: Slurm may use but one of them. Raises OSError if a
+    file is there and cannot be read, ValueError if it is not as proc_pid_stat(5) has it.
     """
+    commands, steps = host.ownership.commands, host.ownership.slurm_steps
     try:
-        lines = host.text(host.proc(str(pid), "cgroup")).splitlines()
+        if commands:
+            name, fields = split_stat(host.read(host.proc(str(pid), "stat")))
+            command = command_of(name, fields, commands)
+            if command is not None:
+                return command
+        groups = list(groups_of(host, pid))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # hierarchy number, controllers, path
-    paths = [line.split(":", 2)[2] for line in lines if line.count(":") >= 2]
-    return first_of(owner_of(path.removesuffix(_DELETED), steps=steps) for path in paths)
+    return first_of(owner_of(path, steps=steps) for _, path in groups)
+
+
+def groups_of(host: Host, pid: int) -> Iterator[tuple[str, str]]:
+    """The control groups of a process: the controllers of the hierarchy, which version 2 leaves
+    empty, and the path in it. Raises OSError."""
+    for line in host.text(host.proc(str(pid), "cgroup")).splitlines():
+        _, _, rest = line.partition(":")  # without the number of the hierarchy
+        controllers, colon, path = rest.partition(":")
+        if colon:
+            yield controllers, path.removesuffix(_DELETED)
+
+
+def split_stat(stat: bytes) -> tuple[bytes, list[bytes]]:
+    """The command in a /proc/PID/stat, and the fields after it, of which the process's state is
+    the first (proc_pid_stat(5)). Raises ValueError if there are too few."""
+    name, _, rest = stat.partition(b"(")[2].rpartition(b")")
+    fields = rest.split(None, _FIELDS)
+    if len(fields) < _FIELDS:
+        raise ValueError("is too short")
+    return name, fields
+
+
+def command_of(name: bytes, fields: Sequence[bytes], patterns: tuple[str, ...]) -> Owner | None:
+    """The command as an owner, of a process as `split_stat` gives it; None if no pattern fits, or
+    if it is a thread of the kernel. Raises ValueError."""
+    owner = _fitting(name, patterns)
+    return None if owner is None or int(fields[_FLAGS]) & _KERNEL_THREAD else owner
+
+
+@lru_cache(maxsize=4096)
+def _fitting(name: bytes, patterns: tuple[str, ...]) -> Owner | None:
+    text = os.fsdecode(name)
+    fits = any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
+    return Owner(PROCESS, text) if text and fits else None
 
 
 def first_of(owners: Iterable[Owner | None]) -> Owner | None:

@@ -215,6 +215,16 @@ def test_beyond_the_limit_processes_are_only_counted_and_the_largest_are_shown(
     use = machine.look()
     assert use.processes == 5
     assert [one.pid for one in use.shown] == ["4", "3"]
+    assert [one.pid for one in use.all] == ["4", "3", "2", "1", "5"]
+
+
+def test_the_memory_of_a_process_is_not_known_if_that_of_one_of_its_clients_is_not(
+    tmp_path: Path,
+) -> None:
+    machine = _Machine(tmp_path)
+    machine.client(7, 1, "engine-render=5 resident-vram0=100", fd=5)
+    machine.client(7, 2, "engine-render=5", fd=6)
+    assert [one.memory for one in machine.look().shown] == [None]
 
 
 def test_a_process_that_may_not_be_looked_at_leaves_the_count_unknown(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_an_mi300x_gives_what_its_driver_offers(tmp_path: Path) -> None:
         processes=2,
         process_memory_bytes__pid__4100__command__python3=80 << 30,
         process_memory_bytes__pid__4200__command__ffmpeg=256 << 20,
+        owner_processes__owner_kind__job__owner__7=1,
         owner_memory_bytes__owner_kind__job__owner__7=80 << 30,
+        owner_processes__owner_kind__system__owner__system=1,
         owner_memory_bytes__owner_kind__system__owner__system=256 << 20,
     )
     assert values_of_tree("mi300x", tmp_path) == expected

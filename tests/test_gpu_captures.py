@@ -102,6 +102,7 @@ def test_nothing_is_reported_that_the_dump_does_not_have(see: See, name: str, lo
     if capture.processes():
         others -= {f"gpu_{who}_memory_bytes" for who in ("process", "owner")}
         others -= {f"gpu_{who}_utilization_ratio" for who in ("process", "owner")}
+        others.remove("gpu_owner_processes")
     if capture.ecc_errors(0, 0) is not None:
         others.remove("gpu_ecc_errors_total")
     if capture.dump.text(("Fabric", "State")):
@@ -171,14 +172,19 @@ def test_the_processes_of_the_dump_whose_cgroup_is_not_known_are_the_system_s_an
     see: See, name: str, load: str
 ) -> None:
     capture, values = see(name, load).capture, see(name, load).values
+    count: dict[str, int] = {}
     memory: dict[str, int] = {}
     shares: dict[str, float] = {}
     for one in capture.processes():
         gpu = GPU if one.gi is None else f'gpu="0/{one.gi}/{one.ci}"'
         owner = f'{gpu},owner_kind="system",owner="system"'
+        count[owner] = count.get(owner, 0) + 1
         memory[owner] = memory.get(owner, 0) + one.memory
         if one.sm is not None:
             shares[owner] = shares.get(owner, 0.0) + one.sm / 100
+    assert only(values, "gpu_owner_processes") == {
+        f"gpu_owner_processes{{{owner}}}": found for owner, found in count.items()
+    }
     assert only(values, "gpu_owner_memory_bytes", "gpu_owner_utilization_ratio") == {
         **{f"gpu_owner_memory_bytes{{{owner}}}": found for owner, found in memory.items()},
         **{f"gpu_owner_utilization_ratio{{{owner}}}": found for owner, found in shares.items()},

@@ -68,6 +68,7 @@ def test_i915_gives_clock_energy_temperature_limits_and_the_link_of_its_switch(
         "pcie_link_width_max": 16,
         "processes": 1,
         'process_memory_bytes{pid="700",command="transcoder"}': 256 << 20,
+        'owner_processes{owner_kind="system",owner="system"}': 1,
         'owner_memory_bytes{owner_kind="system",owner="system"}': 256 << 20,
     }
     assert machine.faults == []

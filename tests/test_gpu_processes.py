@@ -18,6 +18,7 @@ from support.receiver import Receiver, serving
 from support.trees import host_at, write_tree
 
 from telemetryd.batch import Batch
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.exporters.influxdb import InfluxDB, InfluxDBConfig
 from telemetryd.instruments import Instruments
 from telemetryd.log import QuietLog
@@ -282,6 +283,7 @@ def test_series_of_processes_are_pushed_only_when_told_to(
             InfluxDBConfig(url=receiver.url, bucket="b", host="n1", resolution=0, **settings),
             {},
             Instruments(QuietLog(logging.getLogger("test"))),
+            SpoolConfig(),
             clock=node.clock,
         )
         exporter.start()
@@ -292,22 +294,3 @@ def test_series_of_processes_are_pushed_only_when_told_to(
         lines = [line for body in receiver.bodies for line in parse(body)]
     assert {line.tags["pid"] for line in lines if "pid" in line.tags} == pushed
     assert any("processes" in line.fields for line in lines)
-
-
-def test_the_owner_of_a_process_has_its_memory_and_share(tmp_path: Path) -> None:
-    with closing(watched(tmp_path, max_processes=1)) as node:
-        proc = Path(node.host.procfs)
-        for pid, group in {100: "job_7/step_0", 101: "job_7/step_1", 102: "job_8/step_0"}.items():
-            (proc / str(pid)).mkdir(parents=True, exist_ok=True)
-            (proc / str(pid) / "cgroup").write_text(f"0::/system.slice/slurmstepd.scope/{group}\n")
-        uses = {100: 30, 101: 10, 102: 5}
-        node.fake.processes(0, *[Process(pid, MIB, sm=sm) for pid, sm in uses.items()])
-        values = only(node.sample(), "gpu_owner_memory_bytes", "gpu_owner_utilization_ratio")
-        assert values == {
-            'gpu_owner_memory_bytes{gpu="0",owner_kind="job",owner="7"}': 2 * MIB,
-            'gpu_owner_memory_bytes{gpu="0",owner_kind="job",owner="8"}': MIB,
-            'gpu_owner_utilization_ratio{gpu="0",owner_kind="job",owner="7"}': 0.4,
-            'gpu_owner_utilization_ratio{gpu="0",owner_kind="job",owner="8"}': 0.05,
-        }
-        node.fake.processes(0)
-        assert only(node.sample(), "gpu_owner_memory_bytes") == {}

@@ -1,9 +1,7 @@
-"""The owners collector: who is found where, the first and the others, commands."""
+"""The owners collector: who is found where, the first and the others."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -252,47 +250,3 @@ def test_whatever_comes_and_goes_the_owners_and_the_system_add_up_to_the_busy_ti
         busy += hundredths / 100
     assert added_up == pytest.approx(busy, abs=0.011)
     assert watched.faults == []
-
-
-# commands
-
-
-def _process(pid: int, command: str, ticks: int, started: int = 1) -> dict[str, str]:
-    stat = f"{pid} ({command}) S 1 1 1 0 -1 4194560 1 0 0 0 {ticks} 0 0 0 20 0 1 0 {started} 1 1"
-    return {f"proc/{pid}/stat": f"{stat} 0 0 0\n"}
-
-
-def test_commands_that_are_asked_for_have_the_time_of_all_their_processes(groups: Cgroups) -> None:
-    hz = os.sysconf("SC_CLK_TCK")
-    watched = Watched(groups, processes=["python*", "a )"])
-    write_tree(groups.root, _process(1, "init", 50) | _process(9, "python3", 1000))
-    assert watched.sample()[cpu_of("process", "python3")] == 0
-    write_tree(
-        groups.root,
-        _process(1, "init", 70)
-        | _process(9, "python3", 1000 + hz)
-        | _process(10, "python3", hz)
-        | _process(11, "a )", 2 * hz),
-    )
-    values = watched.sample()
-    assert values[cpu_of("process", "python3")] == 2
-    assert values[cpu_of("process", "a )")] == 2
-    assert cpu_of("process", "init") not in values
-    shutil.rmtree(groups.root / "proc/9")
-    write_tree(groups.root, _process(10, "python3", 0, started=99))  # another of its number
-    values = watched.sample()
-    assert values[cpu_of("process", "python3")] == 2
-    for pid in ("10", "11"):
-        shutil.rmtree(groups.root / "proc" / pid)
-    assert not any("process" in name for name in watched.sample())
-
-
-def test_commands_beyond_the_limit_are_counted_as_dropped(groups: Cgroups) -> None:
-    watched = Watched(groups, processes=["*"], max_owners=1)
-    write_tree(groups.root, _process(1, "a", 1) | _process(2, "b", 1))
-    watched.sample()
-    write_tree(groups.root, _process(2, "b", 100))
-    values = watched.sample()
-    assert cpu_of("process", "b") in values
-    assert cpu_of("process", "a") not in values
-    assert values["telemetryd_owner_dropped{}"] == 1

@@ -26,7 +26,7 @@ from support.watched_owners import (
 )
 
 from telemetryd.collectors.owners import Owners, OwnersConfig
-from telemetryd.host import Attribute, Host
+from telemetryd.host import Attribute, Host, Ownership
 
 # who comes and goes
 
@@ -243,7 +243,7 @@ def test_an_owner_that_begins_inside_a_container_is_found_within_a_minute(groups
 def test_steps_of_jobs_are_told_apart_where_the_configuration_says_so(groups: Cgroups) -> None:
     groups.make(f"{JOB}/step_0/user/task_0")
     groups.make(f"{JOB}/step_batch/user/task_0")
-    watched = Watched(groups, slurm_steps=True)
+    watched = Watched(groups, Ownership(slurm_steps=True))
     watched.sample()
     groups.use(f"{JOB}/step_0/user/task_0", 3)
     groups.use(f"{JOB}/step_batch/user/task_0", 1)

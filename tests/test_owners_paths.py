@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.trees import host_at, write_tree
 
+from telemetryd.config import host_of, load
+from telemetryd.host import Ownership
 from telemetryd.owners import CPU, Owner, of_process, owner_of, user_of
 
 ID = "4c01db0b339c9c1ea0e6c5c8f9b9e6a7d3f2b1a09876543210fedcba98765432"
@@ -237,9 +240,53 @@ def test_a_process_belongs_to_the_most_telling_of_its_hierarchies(
     assert of_process(host_at(tmp_path), 42) is owner
 
 
-def test_steps_are_told_of_processes_too(tmp_path: Path) -> None:
-    write_tree(tmp_path, {"proc/42/cgroup": "0::/system.slice/slurmstepd.scope/job_7/step_1/user"})
-    assert of_process(host_at(tmp_path), 42, steps=True) is Owner("job", "7.1")
+STEP = "0::/system.slice/slurmstepd.scope/job_7/step_1/user\n"
+
+
+def _stat(command: str, flags: int = 0x0040_0000) -> str:
+    return f"42 ({command}) S 1 1 1 0 -1 {flags} {' '.join(['0'] * 43)}\n"
+
+
+@pytest.mark.parametrize(("steps", "name"), [(False, "7"), (True, "7.1")])
+def test_a_process_belongs_to_its_step_where_the_host_says_so(
+    tmp_path: Path, steps: bool, name: str
+) -> None:
+    write_tree(tmp_path, {"proc/42/cgroup": STEP})
+    host = replace(host_at(tmp_path), ownership=Ownership(slurm_steps=steps))
+    assert of_process(host, 42) is Owner("job", name)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "owner"),
+    [
+        ("python3", 0x0040_0000, Owner("process", "python3")),
+        ("a ) (b", 0x0040_0000, Owner("process", "a ) (b")),
+        ("bash", 0x0040_0000, Owner("job", "7")),
+        ("pythonic/0", 0x0020_8040, Owner("job", "7")),
+        ("", 0x0040_0000, Owner("job", "7")),
+    ],
+)
+def test_a_process_whose_command_fits_a_pattern_belongs_to_that_and_the_kernels_threads_do_not(
+    tmp_path: Path, command: str, flags: int, owner: Owner
+) -> None:
+    write_tree(tmp_path, {"proc/42/cgroup": STEP, "proc/42/stat": _stat(command, flags)})
+    ownership = Ownership(commands=("python*", "a )*", ""))
+    assert of_process(replace(host_at(tmp_path), ownership=ownership), 42) is owner
+
+
+def test_a_stat_that_is_cut_short_tells_nothing(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"proc/42/cgroup": STEP, "proc/42/stat": "42 (python3) S 1 1\n"})
+    host = replace(host_at(tmp_path), ownership=Ownership(commands=("python*",)))
+    with pytest.raises(ValueError, match="too short"):
+        of_process(host, 42)
+
+
+def test_who_owns_what_is_told_of_the_whole_machine(tmp_path: Path) -> None:
+    file = tmp_path / "telemetryd.toml"
+    file.write_text('[host]\nslurm_steps = true\ncommands = ["python*"]\n')
+    host = host_of(load([str(file)], {}).host)
+    assert host.ownership == Ownership(("python*",), True)
+    assert host != host_of(load([], {}).host)  # a reload opens all collectors anew
 
 
 def test_a_process_that_is_gone_is_nobodys(tmp_path: Path) -> None:

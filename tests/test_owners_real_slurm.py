@@ -12,7 +12,7 @@ from support.trees import values_of
 
 from telemetryd.collectors.owners import Owners, OwnersConfig
 from telemetryd.derivation import EnergyConfig
-from telemetryd.host import Host
+from telemetryd.host import Host, Ownership
 from telemetryd.metric import Point
 from telemetryd.owners import Owner, of_process
 
@@ -72,7 +72,8 @@ def test_processes_of_a_job_are_its_own(cluster: Slurm) -> None:
 
     def owners(*, steps: bool) -> set[Owner | None]:
         processes = _processes(cluster, job)
-        return {of_process(Host(), process, steps=steps) for process in processes}
+        host = Host(ownership=Ownership(slurm_steps=steps))
+        return {of_process(host, process) for process in processes}
 
     # Slurm's own begin and end now and then, and may be gone when they are looked at.
     wait(lambda: owners(steps=False) == {Owner("job", job)}, "its processes are the job's")

@@ -1,8 +1,7 @@
-"""Slurm's jobs: what scontrol says of them, and the GPUs that they hold without a process."""
+"""Slurm's jobs: what scontrol says of them, also of the GPUs that they hold without a process."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.cgroups import Cgroups
-from support.clock import FakeClock
-from support.trees import FIXTURES, host_at, values_of, write_tree
+from support.trees import values_of, write_tree
+from support.watched_owners import JOB, minors_of
 
 from telemetryd.clock import Clock
 from telemetryd.collectors.owners import Owners, OwnersConfig
-from telemetryd.collectors.owners.slurm import has_host, held_minors, numbers, parse_job
+from telemetryd.collectors.owners.slurm import has_host, numbers, parse_job
 from telemetryd.errors import ReadError
 from telemetryd.program import Program
 
@@ -34,17 +33,11 @@ JobId={job} JobName=train llama
    Comment=UserId=mallory(0)
 
 """
-JOB = "system.slice/slurmstepd.scope/job_7"
 
 
 def _info(job: str, name: str, user: str = "", partition: str = "") -> str:
     labels = f'owner_kind="job",owner="{job}",name="{name}",user="{user}",partition="{partition}"'
     return f'telemetryd_owner_info{{{labels},namespace=""}}'
-
-
-def _minors(values: dict[str, float], job: str = "7") -> set[str]:
-    name = f'telemetryd_owner_gpu_minor{{owner_kind="job",owner="{job}",minor="'
-    return {one.removeprefix(name)[:-2] for one in values if one.startswith(name)}
 
 
 class _Node:
@@ -98,12 +91,12 @@ def test_a_job_has_its_name_user_partition_and_gpus_once_scontrol_has_answered(
     here = node(_answer())
     values = here.sample()
     assert values[_info("7", "7")] == 1
-    assert _minors(values) == set()
+    assert minors_of(values) == set()
     here.wait()
     values = here.sample()
     assert values[_info("7", "train llama", "alice", "gpu")] == 1
     assert _info("7", "7") not in values
-    assert _minors(values) == {"6", "7"}
+    assert minors_of(values) == {"6", "7"}
     here.sample()
     assert here.asked() == ["-d show job 7"]
     here.collector.close()
@@ -124,7 +117,7 @@ def test_scontrol_is_asked_once_for_each_new_job_and_forgotten_with_it(
     assert values[_info("7", "train llama", "alice", "gpu")] == 1  # for the last time
     values = here.sample()
     assert not any("llama" in name for name in values)
-    assert _minors(values) == set()
+    assert minors_of(values) == set()
     assert here.asked() == ["-d show job 7", "-d show job 8"]
     here.collector.close()
 
@@ -277,43 +270,3 @@ def test_a_node_is_found_in_slurms_list_of_hosts(hosts: str, is_there: bool) -> 
 def test_numbers_of_a_range_are_bounded() -> None:
     assert list(numbers("0-2,7,x,-,3-y")) == [0, 1, 2, 7]
     assert len(list(numbers("0-99999999999"))) < 10_000
-
-
-# the device controller of version 1
-
-
-def test_a_job_holds_the_gpus_that_its_devices_allow_without_a_process() -> None:
-    values = values_of(Owners(OwnersConfig(), host_at(FIXTURES / "owners/slurm-v1")))
-    assert _minors(values) == {"2", "130"}
-    assert _minors(values, "8") == set()  # it may use any device: nothing is known
-    assert not any("gpu_minor" in name and "unit" in name for name in values)
-
-
-def test_a_job_that_is_given_a_gpu_later_holds_it_then(tmp_path: Path) -> None:
-    shutil.copytree(FIXTURES / "owners/slurm-v1", tmp_path / "machine", symlinks=True)
-    clock = FakeClock()
-    collector = Owners(OwnersConfig(), host_at(tmp_path / "machine", clock))
-    devices = tmp_path / "machine/sys/fs/cgroup/devices/slurm/uid_1001/job_8/devices.list"
-    values_of(collector)
-    devices.write_text("c 195:0 rwm\nc 195:1 rw\n")
-    clock.tick(5)
-    assert _minors(values_of(collector), "8") == {"0", "1"}
-    devices.unlink()
-    collector.close()
-    clock.tick(5)
-    assert _minors(values_of(collector), "8") == set()
-
-
-@pytest.mark.parametrize(
-    ("text", "minors"),
-    [
-        (b"a *:* rwm\n", set()),
-        (b"c 195:* rwm\n", set()),
-        (b"c 195:0 rwm\nc 195:254 rwm\nc 195:255 rwm\n", {"0"}),
-        (b"c 1195:0 rwm\nb 195:1 rwm\nx c 195:2 rwm\n", set()),
-        (b"c 226:0 rw\nc 226:128 rw\n", {"128"}),
-        (b"\xff\n\n", set()),
-    ],
-)
-def test_gpus_are_told_from_other_devices(text: bytes, minors: set[str]) -> None:
-    assert held_minors(text) == minors

@@ -16,8 +16,8 @@ from telemetryd.collectors.gpu_nvidia.driver import (
 from telemetryd.collectors.gpu_nvidia.identity import Identity
 from telemetryd.collectors.gpu_nvidia.mig import Instances
 from telemetryd.collectors.gpu_nvidia.reading import Reading
+from telemetryd.gpu_owners import owner_on_gpu, owner_points
 from telemetryd.gpus import (
-    OWNER_MEMORY,
     OWNER_UTILIZATION,
     PROCESS_MEMORY,
     PROCESS_UTILIZATION,
@@ -25,7 +25,7 @@ from telemetryd.gpus import (
 )
 from telemetryd.host import Host
 from telemetryd.metric import Point, Series
-from telemetryd.owners import SYSTEM, Owner, of_process
+from telemetryd.owners import Owner
 
 # nvmlProcessInfo_v2_t and nvmlProcessUtilizationSample_t
 _PROCESS = struct.Struct("=I4xQII")
@@ -77,7 +77,8 @@ class Processes:
     """The processes of one GPU and its MIG instances.
 
     Their number is that of the lists that the driver gave. Names come from /proc/PID/comm, read
-    once for each process, and its owner from /proc/PID/cgroup. At most `most` processes have
+    once for each process; its owner from telemetryd.owners, once, or anew each time where commands
+    may be owners, since a process may take another name. At most `most` processes have
     series of their own; owners are added up over all of them.
     """
 
@@ -144,23 +145,18 @@ class Processes:
         return OK
 
     def _by_owner(self, memory: dict[tuple[int, _Labels], int | None]) -> Iterator[Point]:
-        """The memory of each owner, and on the way whose each process is."""
-        known = self._owners
+        """Processes and memory of each owner, and on the way whose each process is."""
+        known = {} if self._host.ownership.commands else self._owners
         self._owners = {
-            process: known.get(process) or self._owner_of(process) for process, _ in memory
+            process: known.get(process) or owner_on_gpu(self._host, process)
+            for process in dict.fromkeys(process for process, _ in memory)
         }
-        sums: dict[tuple[_Labels, Owner], int] = {}
+        held: dict[_Labels, dict[Owner, list[int | None]]] = {}
         for (process, labels), used in memory.items():
-            key = labels, self._owners[process]
-            sums[key] = sums.get(key, 0) + (used or 0)
-        for (labels, owner), held in sums.items():
-            yield OWNER_MEMORY.at(*labels, owner.kind, owner.name), held
-
-    def _owner_of(self, process: int) -> Owner:
-        try:
-            return of_process(self._host, process) or SYSTEM
-        except OSError:
-            return SYSTEM
+            of_instance = held.setdefault(labels, {})
+            of_instance.setdefault(self._owners[process], []).append(used)
+        for labels, by_owner in held.items():
+            yield from owner_points(labels, by_owner)
 
     def _fill(self) -> int:
         """Get both lists. Each has processes that the other has not, so that none will do if one

@@ -7,7 +7,7 @@ accounts.py    the counters of each owner; the first so many, and the others
 lookup.py      names that somebody else knows, asked for in a thread
 slurm.py       scontrol, and the GPUs that a job holds
 kubelet.py     names of pods
-processes.py   CPU time by command
+processes.py   what belongs to commands, and not to the owners of their control groups
 """
 
 from telemetryd.collectors.owners.collector import Owners

@@ -71,7 +71,7 @@ class Accounts:
             account.has_ended = is_gone
         self.ended = sum(account.has_ended for account in self._all.values())
 
-    def __contains__(self, owner: Owner) -> bool:
+    def __contains__(self, owner: object) -> bool:
         return owner in self._all
 
     def add(self, used: Mapping[Owner, int], holders: Collection[Owner], step_ns: int) -> None:

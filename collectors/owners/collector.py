@@ -13,7 +13,7 @@ from telemetryd.collectors.owners.groups import find_trees
 from telemetryd.collectors.owners.kubelet import Kubelet
 from telemetryd.collectors.owners.processes import Commands
 from telemetryd.collectors.owners.settings import OwnersConfig
-from telemetryd.collectors.owners.slurm import Scontrol, held_minors
+from telemetryd.collectors.owners.slurm import Scontrol, allows_all, has_gpus, held_minors
 from telemetryd.host import Host
 from telemetryd.metric import Point, Series
 from telemetryd.owners import (
@@ -27,6 +27,7 @@ from telemetryd.owners import (
     METRICS,
     OTHER,
     POD,
+    PROCESS,
     SYSTEM,
     Owner,
     user_of,
@@ -54,16 +55,17 @@ class Owners(Collector):
         super().__init__(config, host)
         # The other half of the files that the daemon may open is for everything else.
         most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-        self._trees = find_trees(host, steps=config.slurm_steps, most_open=most_open)
+        steps = host.ownership.slurm_steps
+        self._trees = find_trees(host, steps=steps, most_open=most_open)
         self._cpu = next(tree for tree in self._trees if tree.files.cpu)
         self._rest = Rest(host)
+        self._system_ns = 0
         self._accounts = Accounts(config.max_owners)
         self._paths: dict[Owner, str] = {}
         self._gpus: dict[Series, Owner] = {}
+        self._devices_tell = False
         self._last_ns: int | None = None
-        self._commands = (
-            Commands(config.processes, config.max_owners, host) if config.processes else None
-        )
+        self._commands = Commands(host) if host.ownership.commands else None
         self._kubelet = Kubelet(config, host) if config.kubelet_url else None
         self._scontrol = (
             Scontrol(config.scontrol_command, _node(host), host.clock) if config.scontrol else None
@@ -72,6 +74,9 @@ class Owners(Collector):
     def sample(self) -> Iterator[Point]:
         mono_ns = self.host.clock.mono_ns()
         has_changed = self._look(mono_ns)
+        if self._commands is not None:
+            # Before the groups: what a process was seen to use, its group has used by then.
+            has_changed |= self._commands.look(self._cpu, self.fault)
         step_ns = 0 if self._last_ns is None else mono_ns - self._last_ns
         self._last_ns = mono_ns
         found = used_since(self._cpu, step_ns, self.fault)
@@ -83,18 +88,18 @@ class Owners(Collector):
             self._meet()
         # Not what came and went between two looks: that is the system's.
         used = {owner: ns for owner, ns in found.items() if owner in self._accounts}
-        system = self._system(used, step_ns)
+        is_whole = self._add_rest(used, step_ns)
+        if self._commands is not None:
+            held |= self._commands.memory
+            self._commands.take(used, self._accounts)
+        self._system_ns += used.pop(SYSTEM, 0)
         self._accounts.add(used, self._holders(), step_ns)
         yield from self._figures(held)
-        if system is not None:
-            yield _SYSTEM_CPU, system
+        if is_whole:
+            yield _SYSTEM_CPU, self._system_ns / 1e9
             yield _SYSTEM_INFO, 1
-        dropped = self._accounts.hidden
-        if self._commands is not None:
-            yield from self._commands.sample()
-            dropped += self._commands.dropped
         yield _COUNT, len(self._accounts)
-        yield _DROPPED, dropped
+        yield _DROPPED, self._accounts.hidden
 
     def _look(self, mono_ns: int) -> bool:
         has_changed = False
@@ -105,15 +110,17 @@ class Owners(Collector):
             tree.faults.clear()
         return has_changed
 
-    def _system(self, used: dict[Owner, int], step_ns: int) -> float | None:
-        """What no owner used, in seconds; what an owner used that ended may show in it only."""
+    def _add_rest(self, used: dict[Owner, int], step_ns: int) -> bool:
+        """Add to `used` what no owner used, which is the system's; what an owner used that ended
+        may show in it only. Whether it is known."""
         ended = {owner: rate for owner, rate in self._cpu.ended.items() if owner in self._accounts}
         self._cpu.ended.clear()
         try:
-            return self._rest.advance(used, ended, step_ns)
+            used[SYSTEM] = self._rest.advance(used, ended, step_ns)
         except (OSError, ValueError, IndexError) as error:
             self.fault(error, self.host.proc("stat"))
-            return None
+            return False
+        return True
 
     def _meet(self) -> None:
         """Who is there now."""
@@ -122,11 +129,14 @@ class Owners(Collector):
             if not tree.files.devices:
                 for owner, path in tree.owners().items():
                     self._paths.setdefault(owner, path)
+        if self._commands is not None:
+            self._paths |= dict.fromkeys(self._commands.memory, "")
         self._accounts.keep(self._paths)
 
     def _holders(self) -> set[Owner]:
         """Ask for names, and find the GPUs that jobs hold."""
         self._ask_for_names()
+        self._devices_tell = False
         found: dict[Series, Owner] = {}
         for owner, minors in self._minors():
             for minor in sorted(minors, key=int):
@@ -139,7 +149,9 @@ class Owners(Collector):
             for group in tree.groups if tree.files.devices else ():
                 if group.devices is not None and group.owner in self._paths:
                     try:
-                        yield group.owner, held_minors(group.devices.read())
+                        devices = group.devices.read()
+                        yield group.owner, held_minors(devices)
+                        self._devices_tell |= not allows_all(devices)
                     except OSError as error:
                         if not isinstance(error, FileNotFoundError):
                             self.fault(error, group.devices.path)
@@ -166,7 +178,8 @@ class Owners(Collector):
         for account in self._accounts:
             memory = None if account.has_ended else held.get(account.owner)
             if not account.is_shown:
-                others_memory += memory or 0
+                # That of a command is in that of the owner of its group.
+                others_memory += memory or 0 if account.owner.kind != PROCESS else 0
                 continue
             yield account.cpu, account.total_ns / 1e9
             if memory is not None:
@@ -200,6 +213,12 @@ class Owners(Collector):
             yield f"{self._cpu.root} shows the daemon's own container only, not the whole machine"
         if self._accounts.hidden:
             yield f"{self._accounts.hidden} owners beyond max_owners are summed as other"
+        has_jobs = any(owner.kind == JOB for owner in self._paths)
+        if has_jobs and self._scontrol is None and not self._devices_tell and has_gpus(self.host):
+            yield (
+                "a GPU that a Slurm job holds without a process on it counts as free: the device "
+                "control groups do not tell; set collectors.owners.scontrol to true"
+            )
 
     def close(self) -> None:
         for tree in self._trees:

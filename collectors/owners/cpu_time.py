@@ -122,7 +122,7 @@ def _inherited(group: Group, own_ns: int, step_ns: int, used: dict[Owner, int]) 
 
 
 class Rest:
-    """The CPU time that no owner used, since the first reading."""
+    """The CPU time that no owner used."""
 
     def __init__(self, host: Host) -> None:
         self._stat = Attribute(host.proc("stat"))
@@ -131,17 +131,17 @@ class Rest:
         self._owned_ns = 0
         self._debt_ns = 0
         self._rate = 0.0
-        self._total_ns = 0
 
-    def advance(self, used: dict[Owner, int], ended: dict[Owner, float], step_ns: int) -> float:
-        """Seconds, now that owners used `used`. `ended` are those of whom nothing is left: only
-        one, and it is given what is more than usual, up to its own usual. Raises OSError,
-        ValueError."""
+    def advance(self, used: dict[Owner, int], ended: dict[Owner, float], step_ns: int) -> int:
+        """Nanoseconds since the last call that did not fail, now that owners used `used`. `ended`
+        are those of whom nothing is left: only one, and it is given what is more than usual, up to
+        its own usual. Raises OSError, ValueError."""
         self._owned_ns += sum(used.values())
         words = self._stat.read().split(None, 9)
         if words[:1] != [b"cpu"]:
             raise ValueError("does not begin with cpu")
         busy_ns = sum(int(words[i]) for i in _BUSY) * self._tick_ns
+        rest_ns = 0
         if self._busy_ns is not None and busy_ns >= self._busy_ns:
             rest_ns = busy_ns - self._busy_ns - self._owned_ns - self._debt_ns
             self._debt_ns = min(_MOST_DEBT_NS, max(0, -rest_ns))
@@ -154,10 +154,9 @@ class Rest:
                 rest_ns -= inherited_ns
             elif step_ns:
                 self._rate = rest_ns / step_ns
-            self._total_ns += rest_ns
         self._busy_ns = busy_ns
         self._owned_ns = 0
-        return self._total_ns / 1e9
+        return rest_ns
 
     def close(self) -> None:
         self._stat.close()

@@ -77,8 +77,9 @@ def whose(group: Group) -> dict[Owner, float]:
 @dataclass(frozen=True, slots=True)
 class Files:
     """What the files of a group are called in a tree; empty for what the tree does not have.
-    `cpu_ns` is the unit of the CPU time."""
+    `controller` is its name in /proc/PID/cgroup, `cpu_ns` the unit of the CPU time."""
 
+    controller: str = ""
     cpu: str = ""
     cpu_ns: int = 1
     memory: str = ""
@@ -87,9 +88,9 @@ class Files:
 
 V2 = Files(cpu="cpu.stat", cpu_ns=1000, memory="memory.current")
 V1 = {
-    "cpuacct": Files(cpu="cpuacct.usage"),
-    "memory": Files(memory="memory.usage_in_bytes"),
-    "devices": Files(devices="devices.list"),
+    "cpuacct": Files("cpuacct", cpu="cpuacct.usage"),
+    "memory": Files("memory", memory="memory.usage_in_bytes"),
+    "devices": Files("devices", devices="devices.list"),
 }
 
 
@@ -144,6 +145,14 @@ class Tree:
         """Those that are there, each with the path of its group."""
         tops = [group for group in self._by_path.values() if group.is_top]
         return {group.owner: group.path for group in tops if group.owner is not None}
+
+    def owner_at(self, below: str) -> Owner | None:
+        """Whose the CPU time is that is used in the group at this path below the root."""
+        path = self.root + below
+        while path not in self._by_path and len(path) > len(self.root):
+            path = os.path.dirname(path)
+        group = self._by_path.get(path)
+        return None if group is None else group.owner
 
     def look(self, mono_ns: int) -> bool:
         """Find the groups again if any may have come or gone; whether that was so."""
@@ -215,7 +224,8 @@ class Tree:
             group.cpu = Attribute(os.path.join(path, self.files.cpu), _HEAD)
         if is_top:
             group.memory = self._memory(path)
-        if is_top and self.files.devices and owner is not None and owner.kind == JOB:
+        is_job = owner is not None and owner.kind == JOB and "." not in owner.name
+        if is_top and is_job and self.files.devices:
             group.devices = Table(os.path.join(path, self.files.devices))
         return group
 

@@ -1,70 +1,114 @@
-"""CPU time by command, for the commands that the configuration names.
+"""Processes that belong to their command: CPU time and memory, for the commands that
+`host.ownership` names.
 
-From /proc/PID/stat (proc_pid_stat(5)). The same time is in the figures of units, jobs and so on:
-commands are another way to look at it. What a process used after it was last read is not seen.
+From /proc/PID/stat (proc_pid_stat(5)). What such a process used is moved from the owner of its
+control group to its command, so that no second counts twice. The time of a process is told in
+ticks, that of a group in microseconds: a command is given no more than its group used, and the
+difference the next time. What a process used after it was last read stays with its group; where
+that has no owner, with the system.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import heapq
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container
 
+from telemetryd.collectors.owners.cpu_time import Report
+from telemetryd.collectors.owners.groups import Tree
 from telemetryd.host import Host
-from telemetryd.metric import Point
-from telemetryd.owners import CPU, PROCESS
+from telemetryd.owners import SYSTEM, Owner, command_of, groups_of, split_stat
 
-_Process = tuple[int, bytes]
+# Fields of /proc/PID/stat, counted from the state.
+_USER, _SYSTEM, _STARTED, _RESIDENT = 11, 12, 19, 21
+_GONE = (FileNotFoundError, ProcessLookupError)
+# When a process began, and its ticks then.
+_Mark = tuple[bytes, int]
 
 
 class Commands:
-    """Seconds of CPU time of each command that fits one of `patterns`, at most `most` of them."""
+    """`memory` has the commands that there are with the resident memory of their processes."""
 
-    def __init__(self, patterns: Sequence[str], most: int, host: Host) -> None:
-        self._patterns = patterns
-        self._most = most
-        self._folder = host.proc()
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._tick = 1 / os.sysconf("SC_CLK_TCK")
-        self._last: dict[_Process, int] | None = None
-        self._ticks: dict[str, int] = {}
-        self._fits: dict[bytes, str | None] = {}
-        self.dropped = 0
+        self._patterns = host.ownership.commands
+        self._folder = host.proc()
+        self._tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        # By the number of a process; None if it was there and could not be read.
+        self._marks: dict[str, _Mark | None] | None = None
+        # What commands used and were not given yet, by whose it still is.
+        self._due: dict[Owner, dict[Owner, int]] = {}
+        self.memory: dict[Owner, int] = {}
 
-    def sample(self) -> Iterator[Point]:
-        """Raises OSError if the processes cannot be listed."""
-        seen: dict[_Process, int] = {}
-        alive: dict[str, int] = defaultdict(int)
-        names: set[bytes] = set()
-        for name in os.listdir(self._folder):
-            if not name.isdecimal():
-                continue
+    def look(self, tree: Tree, fault: Report) -> bool:
+        """Read the processes, whose groups are in `tree`; whether the commands are others than
+        before. If the processes cannot be listed there are none."""
+        try:
+            names = list(filter(str.isdecimal, os.listdir(self._folder)))
+        except OSError as error:
+            fault(error, self._folder)
+            self.memory, are_others = {}, bool(self.memory)
+            return are_others
+        before, marks = self._marks, self._marks or {}
+        seen: dict[str, _Mark | None] = {}
+        memory: dict[Owner, int] = defaultdict(int)
+        trouble: tuple[Exception, str] | None = None
+        for name in names:
+            path = f"{self._folder}/{name}/stat"
             try:
-                data = self._host.read(f"{self._folder}/{name}/stat")
-                command, _, rest = data.partition(b"(")[2].rpartition(b")")
-                words = rest.split(None, 20)
-                # state is the first of them; then come utime, stime and starttime.
-                ticks, process = int(words[11]) + int(words[12]), (int(name), words[19])
-            except (OSError, ValueError, IndexError):
-                continue  # it has ended since
-            seen[process] = ticks
-            names.add(command)
-            if command not in self._fits:
-                self._fits[command] = self._shown(command)
-            if (named := self._fits[command]) is not None:
-                before = ticks if self._last is None else self._last.get(process, 0)
-                alive[named] += max(0, ticks - before)
-        self._last = seen
-        self._fits = {command: self._fits[command] for command in names}
-        self._ticks = {command: self._ticks.get(command, 0) + new for command, new in alive.items()}
-        self.dropped = max(0, len(self._ticks) - self._most)
-        first = heapq.nlargest(self._most, self._ticks, key=self._ticks.__getitem__)
-        for shown in first if self.dropped else self._ticks:
-            yield CPU.at(PROCESS, shown), self._ticks[shown] * self._tick
+                command, fields = split_stat(self._host.read(path))
+                mark = fields[_STARTED], int(fields[_USER]) + int(fields[_SYSTEM])
+                resident = int(fields[_RESIDENT]) * self._page
+                owner = command_of(command, fields, self._patterns)
+                if owner is not None:
+                    # One that was not there has begun since, but for those of the first look.
+                    last = mark if before is None else marks.get(name, (mark[0], 0))
+                    self._charge(owner, name, mark, last, tree)
+                    memory[owner] += resident
+                seen[name] = mark
+            except _GONE:
+                continue
+            except (OSError, ValueError) as error:
+                trouble = error, path
+                seen[name] = marks.get(name)
+        if trouble is not None:
+            fault(*trouble)
+        are_others = memory.keys() != self.memory.keys()
+        self._marks, self.memory = seen, dict(memory)
+        return are_others
 
-    def _shown(self, command: bytes) -> str | None:
-        text = os.fsdecode(command)
-        fits = any(fnmatch.fnmatchcase(text, pattern) for pattern in self._patterns)
-        return text if fits else None
+    def _charge(self, owner: Owner, name: str, mark: _Mark, last: _Mark | None, tree: Tree) -> None:
+        """Let it be due to `owner` what the process used since `last`. Raises OSError."""
+        if last is None:
+            return
+        ticks = mark[1] - last[1] if mark[0] == last[0] else mark[1]
+        if ticks > 0:
+            due = self._due.setdefault(self._base(name, tree), {})
+            due[owner] = due.get(owner, 0) + ticks * self._tick_ns
+
+    def _base(self, name: str, tree: Tree) -> Owner:
+        """Whose the time of a process is by its control group. Raises OSError."""
+        for controllers, path in groups_of(self._host, int(name)):
+            if tree.files.controller in controllers.split(","):
+                return tree.owner_at(path) or SYSTEM
+        return SYSTEM
+
+    def take(self, used: dict[Owner, int], known: Container[Owner]) -> None:
+        """Move what is due from owners of groups, and the system, to commands, as far as they used
+        it. What is due by or to one that is no longer known is not there any more."""
+        left: dict[Owner, dict[Owner, int]] = {}
+        for base, all_due in self._due.items():
+            due = {owner: ns for owner, ns in all_due.items() if owner in known}
+            wanted = sum(due.values())
+            if not wanted or not (base is SYSTEM or base in known):
+                continue
+            there = min(wanted, used.get(base, 0))
+            for owner, ns in due.items():
+                given = ns * there // wanted
+                if given:
+                    used[owner] = used.get(owner, 0) + given
+                    used[base] -= given
+                if given < ns:
+                    left.setdefault(base, {})[owner] = ns - given
+        self._due = left

@@ -12,7 +12,7 @@ from telemetryd.duration import Seconds
 
 
 class OwnersConfig(CollectorConfig):
-    """[collectors.owners]"""
+    """[collectors.owners]; who is an owner, [host] says for all collectors."""
 
     interval: Seconds = Field(
         5.0,
@@ -27,9 +27,6 @@ class OwnersConfig(CollectorConfig):
         description="owners with series of their own: those that hold a GPU, and those that used "
         'the most CPU time lately; the rest is summed in owner_kind="other". Three series each: '
         "above 1600, raise max_series too",
-    )
-    slurm_steps: bool = Field(
-        False, description='tell the steps of Slurm jobs apart: owners such as "7.0" beside job "7"'
     )
     scontrol: bool = Field(
         False,
@@ -57,11 +54,6 @@ class OwnersConfig(CollectorConfig):
         True,
         description="check the kubelet's certificate; false if it signed that itself, which is "
         "safe on the loopback address only",
-    )
-    processes: tuple[str, ...] = Field(
-        (),
-        description='shell patterns of commands, such as ["python*"], to tell the CPU time of as '
-        'owner_kind="process"; reads /proc/PID/stat of every process, about 10 us each',
     )
 
     @field_validator("kubelet_url")

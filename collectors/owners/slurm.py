@@ -4,7 +4,9 @@
 the configuration allows it. The GPUs that are a job's, also while no process uses them, are in its
 GRES line as indexes into gres.conf, which are minor numbers where that lists the devices in their
 order; and on cgroup v1 in devices.list, where the site denies all devices first
-(Documentation/admin-guide/cgroup-v1/devices.rst).
+(Documentation/admin-guide/cgroup-v1/devices.rst). Slurm itself allows all and denies single ones,
+which that file does not show, and on version 2 it is a program that nobody can read. What else
+knows of them (SLURM_JOB_GPUS in /proc/PID/environ, slurmd's spool) is for root's eyes only.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from telemetryd.clock import Clock
 from telemetryd.collectors.owners.lookup import Lookup
 from telemetryd.errors import ReadError
+from telemetryd.host import Host
 from telemetryd.program import Program
 
 # Character devices: 195 is NVIDIA's, whose minors from 254 on are no GPUs; 226 has the render
@@ -133,6 +136,22 @@ def _is_host(item: str, node: str) -> bool:
         if low and len(low) == len(digits) and int(low) <= int(digits) <= int(high or low):
             return True
     return False
+
+
+def has_gpus(host: Host) -> bool:
+    """Whether the machine has a GPU that a job could hold: one of NVIDIA's, or a render node."""
+    try:
+        nodes = host.names(host.sys("class/drm"))
+        return bool(host.names(host.proc("driver/nvidia/gpus"))) or any(
+            node.startswith("renderD") for node in nodes
+        )
+    except OSError:
+        return False
+
+
+def allows_all(devices: bytes) -> bool:
+    """Whether a group may use every device, or all but some that its devices.list does not show."""
+    return devices.startswith(b"a ")
 
 
 def held_minors(devices: bytes) -> frozenset[str]:

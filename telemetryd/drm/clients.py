@@ -48,7 +48,8 @@ class ProcessUse:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who uses a GPU. `processes` counts all of them, `shown` has those with the most memory.
+    """Who uses a GPU. `processes` counts all of them, `all` has those that could be looked at and
+    are still there, `shown` the first of them, which are those with the most memory.
 
     `processes` and `busy` are None where not all processes could be looked at, and `busy` also
     where the time of a client is not known.
@@ -57,6 +58,7 @@ class Use:
     processes: int | None
     busy: float | None
     shown: tuple[ProcessUse, ...]
+    all: tuple[ProcessUse, ...] = ()
 
 
 @dataclass(slots=True)
@@ -186,7 +188,7 @@ class ClientWatch:
     def _use(self, pci: str, seen: _Seen, now_ns: int, marks: _Marks) -> Use:
         complete = seen.told and self.denied is None
         by_class: dict[str, float | None] = {}
-        shown: list[ProcessUse] = []
+        found: list[ProcessUse] = []
         totals: dict[str, int] = {}
         count = 0
         last = self._looks.get(pci)
@@ -206,26 +208,28 @@ class ClientWatch:
             held = [client for client, _ in clients if not client.is_idle_open]
             if held:
                 count += 1
-                shown.append(self._process(pid, held, own))
+                found.append(self._process(pid, held, own))
         if complete:
             self._looks[pci] = (now_ns, totals)
         else:
             self._looks.pop(pci, None)
         busy = _busiest(by_class, nobody=0.0) if complete and last is not None else None
-        return Use(count if complete else None, busy, self._first(shown))
+        named = self._named(found)
+        return Use(count if complete else None, busy, named[: self._most], named)
 
     def _process(
         self, pid: str, held: list[Client], shares: Mapping[str, float | None]
     ) -> ProcessUse:
-        sizes = [client.memory for client in held if client.memory is not None]
+        known = [client.memory for client in held if client.memory is not None]
+        memory = sum(known) if len(known) == len(held) else None
         utilization = _busiest(shares) if self._counts_all(pid) else None
-        return ProcessUse(pid, "", sum(sizes) if sizes else None, utilization)
+        return ProcessUse(pid, "", memory, utilization)
 
-    def _first(self, shown: list[ProcessUse]) -> tuple[ProcessUse, ...]:
-        """Those with the most memory, now with their names."""
-        shown.sort(key=lambda one: (-(one.memory or 0), int(one.pid)))
+    def _named(self, found: list[ProcessUse]) -> tuple[ProcessUse, ...]:
+        """With their names, those with the most memory first."""
+        found.sort(key=lambda one: (-(one.memory or 0), int(one.pid)))
         named = []
-        for one in shown[: self._most]:
+        for one in found:
             try:
                 command = self._host.text(self._host.proc(one.pid, "comm"))
             except OSError:

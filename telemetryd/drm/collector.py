@@ -27,10 +27,11 @@ from telemetryd.drm.clients import ClientWatch, Use
 from telemetryd.drm.readings import Gpu, Reading
 from telemetryd.duration import Seconds
 from telemetryd.errors import ReadError, Unavailable
+from telemetryd.gpu_owners import owner_on_gpu, owner_points
 from telemetryd.host import Attribute, Host
 from telemetryd.hwmon import Listing, listing
 from telemetryd.metric import Metric, Point, Series
-from telemetryd.owners import SYSTEM, Owner, of_process
+from telemetryd.owners import Owner
 
 # A guess: what seldom changes may be this old.
 REFRESH_NS = 30_000_000_000
@@ -48,7 +49,7 @@ METRICS = (
     gpus.INFO, gpus.DRIVER, gpus.LOST, gpus.BUSY, gpus.CLOCK, gpus.CLOCK_MAX, gpus.TEMPERATURE,
     gpus.POWER_LIMIT, gpus.PCIE_GENERATION, gpus.PCIE_GENERATION_MAX, gpus.PCIE_WIDTH,
     gpus.PCIE_WIDTH_MAX, gpus.PROCESSES, gpus.PROCESS_MEMORY, gpus.PROCESS_UTILIZATION,
-    gpus.OWNER_MEMORY, gpus.OWNER_UTILIZATION,
+    gpus.OWNER_PROCESSES, gpus.OWNER_MEMORY, gpus.OWNER_UTILIZATION,
 )  # fmt: skip
 
 
@@ -354,19 +355,15 @@ class DrmCollector(Collector):
         yield from self._by_owner(gpu, use)
 
     def _by_owner(self, gpu: Gpu, use: Use) -> Iterator[Point]:
-        """Memory and share of the owners of the processes that are shown."""
-        memory: dict[Owner, float] = {}
+        """Number, memory and share of the processes of each owner, shown or not."""
+        held: dict[Owner, list[int | None]] = {}
         shares: dict[Owner, float] = {}
-        for one in use.shown:
-            try:
-                owner = of_process(self.host, int(one.pid)) or SYSTEM
-            except OSError:
-                owner = SYSTEM
-            memory[owner] = memory.get(owner, 0) + (one.memory or 0)
+        for one in use.all:
+            owner = owner_on_gpu(self.host, int(one.pid))
+            held.setdefault(owner, []).append(one.memory)
             if one.utilization is not None:
                 shares[owner] = shares.get(owner, 0.0) + one.utilization
-        for owner, held in memory.items():
-            yield gpus.OWNER_MEMORY.at(*gpu.labels, owner.kind, owner.name), held
+        yield from owner_points(gpu.labels, held)
         for owner, share in shares.items():
             yield gpus.OWNER_UTILIZATION.at(*gpu.labels, owner.kind, owner.name), share
 

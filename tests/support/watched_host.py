@@ -2,7 +2,8 @@
 
 The fixture host has all the hardware that this machine may lack, and the fake driver's GPUs; only
 the kernel's clock is asked here, because a system call says nothing of another machine. The energy
-of the fixture host is estimated; here a BMC tells it.
+of the fixture host is estimated; here a BMC tells it. The fixture host pushes, too: to a
+destination that takes everything but the first request, and to one that does not answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.daemon import ROOT, Daemon, running
-from support.receiver import Receiver, serving
+from support.receiver import OK, Receiver, Reply, serving
 from support.servers import Server, eventually, prometheus
 from support.trees import FIXTURES, write_tree
 from support.watched_gpus import JOB_GROUP, gpus_at_work
@@ -28,6 +29,7 @@ JOB = "telemetryd"
 FIXTURE, HERE = "fixture", "here"
 # What only the daemon here has.
 ONLY_HERE = ("telemetryd_system_clock_", 'boundary="enclosing"')
+DESTINATIONS = ("influxdb", "away")
 ALERTS = ROOT / "dashboards/alerts.yaml"
 
 _BEAT_S = 0.25
@@ -90,10 +92,10 @@ def watched(folder: Path) -> Iterator[Watched]:
     for name in (FIXTURE, HERE, "prometheus"):
         (folder / name).mkdir()
     with (
-        serving(Receiver()) as receiver,
+        serving(Receiver(Reply(status=503), OK)) as receiver,
         _at_work(host),
         gpus_at_work(folder, host) as gpus,
-        running(folder / FIXTURE, _config(host, receiver.url) + gpus) as fixture,
+        running(folder / FIXTURE, _config(host) + _pushes(folder, receiver.url) + gpus) as fixture,
         running(folder / HERE, _bmc(folder)) as here,
     ):
         _miss_ticks(fixture)
@@ -116,7 +118,7 @@ max_age = 3600
 """
 
 
-def _config(host: Path, influxdb: str) -> str:
+def _config(host: Path) -> str:
     return f"""
 [host]
 procfs = "{host}/proc"
@@ -139,12 +141,23 @@ budget_watts = 2000
 pue = 1.3
 price_per_kwh = 0.21
 carbon_grams_per_kwh = 340
-[exporters.influxdb]
-url = "{influxdb}"
+"""
+
+
+def _pushes(folder: Path, url: str) -> str:
+    """Where the fixture host pushes to: `url`, and the discard port, where nobody listens."""
+    tables = [
+        f"""
+[exporters.{name}]
+type = "influxdb"
+url = "{address}"
 bucket = "telemetry"
 resolution = 1
 flush_interval = 1
 """
+        for name, address in zip(DESTINATIONS, (url, "http://127.0.0.1:9"), strict=True)
+    ]
+    return f'[spool]\ndirectory = "{folder / "spool"}"\n' + "".join(tables)
 
 
 def _scrapes(targets: Mapping[str, int]) -> str:
