@@ -32,14 +32,15 @@ class GpuPeaks(BaseModel):
 class EnergyConfig(BaseModel):
     """What the node's energy figures can be told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     estimate: bool = Field(
         True,
-        description="estimate the node's input energy from its devices where no meter tells it",
+        description="estimate the node's input energy where no meter tells it, from what the power "
+        "supplies give, otherwise from its devices",
     )
     psu_efficiency: float = Field(
-        0.92, gt=0, le=1, description="output / input of the power supplies, for the estimate"
+        0.92, ge=0.1, le=1, description="output / input of the power supplies, for the estimate"
     )
     other_watts: float = Field(
         0.0,

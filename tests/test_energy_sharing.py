@@ -1,4 +1,4 @@
-"""How a GPU's energy is shared out, and what is made of the owners' batches: the rules alone."""
+"""How a GPU's energy is shared out, and kept by windows: the rules alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.clock import FakeClock
-from support.energy_node import SYSTEM, job
+from support.energy_node import job
 
-from telemetryd import gpus, owners
+from telemetryd import gpus
 from telemetryd.batch import Batch
 from telemetryd.collectors.gpu_nvidia.families import INSTANCE
-from telemetryd.derived.balance import activity, sharing
+from telemetryd.derived.balance import activity, sharing, split
 from telemetryd.derived.balance.activity import Activity, GpuActivity
+from telemetryd.derived.balance.devices import Tick
 from telemetryd.derived.balance.ledger import Ledger, Owner, Sums
 from telemetryd.derived.balance.sharing import Slice, Use
-from telemetryd.derived.balance.users import Stretch, Users
 from telemetryd.metric import Point, Series
 
 A, B, C = job(1), job(2), ("pod", "x")
@@ -83,6 +83,7 @@ uses = st.builds(
     st.dictionaries(instances, st.sets(owner)),
     st.lists(owner).map(tuple),
 )
+did = st.none() | st.floats(0, 1)
 widths = st.dictionaries(
     st.sampled_from(["1", "2", "9"]),
     st.builds(Slice, st.integers(1, 4), st.none() | st.floats(0, 1)),
@@ -90,28 +91,61 @@ widths = st.dictionaries(
 
 
 @settings(deadline=None)
-@given(uses, uses, widths, st.sampled_from([4, 7]))
+@given(uses, uses, widths, st.sampled_from([4, 7]), did, did)
 def test_nobody_gets_less_than_nothing_and_all_together_no_more_than_there_is(
-    before: Use, now: Use, slices: dict[str, Slice], most: int
+    before: Use,
+    now: Use,
+    slices: dict[str, Slice],
+    most: int,
+    before_share: float | None,
+    now_share: float | None,
 ) -> None:
-    both = now.with_departed(before)
+    stayed = sharing.part_stayed(before, now, before_share, now_share)
+    assert 0 <= stayed <= 1
+    both = now.with_departed(before, stayed)
+    allocated = sharing.by_allocation(both, slices, most)
     for parts in (
         sharing.by_share(both),
         sharing.by_slice(both, slices),
-        sharing.by_allocation(both, slices, most),
+        allocated,
         sharing.evenly(both.everybody),
+        sharing.blend(allocated, sharing.evenly(now.everybody), stayed),
     ):
         assert sum(parts.values()) <= 1 + 1e-9
         assert all(part >= 0 for part in parts.values())
         assert parts.keys() <= before.everybody | now.everybody
 
 
-def test_one_that_left_since_the_last_reading_had_half_of_its_share() -> None:
+def test_one_that_left_since_the_last_reading_had_its_share_for_a_part_of_the_time() -> None:
     before, now = use({A: 0.4, B: 0.2}, {"": {A, B}}), use({B: 0.2}, {"": {B}})
-    both = now.with_departed(before)
-    assert both.shares == {A: 0.2, B: 0.2}
+    both = now.with_departed(before, 0.25)
+    assert both.shares == {A: 0.1, B: 0.2}
     assert both.everybody == {A, B}
-    assert now.with_departed(now) is now
+    assert now.with_departed(now, 0.25) is now
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "did", "does", "stayed"),
+    [
+        (use({A: 0.4, B: 0.2}, {"": {A, B}}), use({B: 0.2}, {"": {B}}), 0.6, 0.3, 0.25),
+        (use({A: 0.4, B: 0.2}, {"": {A, B}}), use({B: 0.2}, {"": {B}}), 0.3, 0.15, 0.25),
+        (use({A: 0.8}, {"": {A}}), use({}, {}), 0.8, 0.2, 0.25),
+        (use({}, {"": {A}}), use({}, {}), 0.8, 0.2, 0.25),
+        (use({A: 0.8}, {"": {A}}), use({}, {}), 0.8, 0.9, 1.0),
+        (use({A: 0.8}, {"": {A}}), use({}, {}), 0.8, 0.0, 0.0),
+        (use({}, {"": {A, B}}), use({}, {"": {B}}), 0.8, 0.4, 0.5),
+        (use({A: 0.8}, {"": {A}}), use({}, {}), None, 0.4, 0.5),
+        (use({}, {"": {A}}), use({}, {"": {A, B}}), 0.2, 0.8, 0.5),
+    ],
+    ids=[
+        "one-of-two", "other-scale", "last", "no-shares", "busier", "idle", "not-told-whose",
+        "no-activity", "one-came",
+    ],
+)  # fmt: skip
+def test_how_long_one_stayed_is_told_by_how_busy_the_gpu_was(
+    before: Use, now: Use, did: float | None, does: float, stayed: float
+) -> None:
+    assert sharing.part_stayed(before, now, did, does) == pytest.approx(stayed)
 
 
 # From the batches
@@ -138,7 +172,7 @@ class Cards:
 
 
 def memory(owner: Owner, gpu: str = "0") -> Point:
-    return gpus.OWNER_MEMORY.at(gpu, "u", *owner), 1
+    return gpus.OWNER_PROCESSES.at(gpu, "u", *owner), 1
 
 
 def share(owner: Owner, value: float) -> Point:
@@ -189,107 +223,41 @@ def test_compute_instances_of_one_gpu_instance_count_once() -> None:
     assert now.holding == pytest.approx({A: 3 / 7, B: 3 / 7})
 
 
+def test_who_came_or_left_since_the_last_reading_holds_a_gpu_for_a_part_of_the_time() -> None:
+    cards = Cards()
+    cards.look(busy(0.0))
+    now = cards.look(busy(0.6), memory(A), share(A, 0.6))
+    assert (now.is_held, now.work, now.holding) == (True, {A: 1}, {A: 0.5})
+    now = cards.look(busy(0.6), memory(A), share(A, 0.6))
+    assert (now.is_held, now.work, now.holding) == (True, {A: 1}, {A: 1})
+    now = cards.look(busy(0.15))
+    assert (now.is_held, now.work) == (True, {A: 1})
+    assert now.holding == pytest.approx({A: 0.25})
+    assert cards.look(busy(0.0)).holding == {}
+
+
+def test_what_an_inactive_gpu_draws_above_its_idle_power_is_by_shares_not_by_allocation() -> None:
+    tick = Tick(("gpu", "0"), 0, 1_000_000_000, 100.0)
+    did = Activity(0.02, is_held=True, work={A: 0.75, B: 0.25}, holding={A: 0.5, B: 0.5})
+    assert split.divide(tick, did, 60.0).owners == {A: 30 + 30, B: 30 + 10}
+    told_nothing = Activity(0.02, is_held=True, holding={A: 0.5, B: 0.5})
+    assert split.divide(tick, told_nothing, 60.0).owners == {A: 50, B: 50}
+
+
+def test_what_was_told_of_a_gpu_long_ago_is_not_true_of_a_tick_of_now() -> None:
+    cards = Cards()
+    told = cards.look(busy(0.9), memory(A))
+    second = 1_000_000_000
+    now_ns = cards.clock.mono_ns()
+    for after, expected in ((0, told), (3, told), (4, activity.UNKNOWN)):
+        start_ns = now_ns + after * second
+        tick = Tick(("gpu", "0"), start_ns, start_ns + second, 100.0)
+        assert cards.gpus.activity(tick) == expected
+
+
 def test_activity_that_nobody_tells_of_says_nothing() -> None:
     assert activity.UNKNOWN.share is None
     assert activity.UNKNOWN.is_held is None
-
-
-# Owners
-
-
-class People:
-    def __init__(self) -> None:
-        self.users = Users()
-        self._now = 1_000_000_000_000
-
-    def look(
-        self, seconds: dict[Owner, float], ended: tuple[Owner, ...] = (), **minors: Owner
-    ) -> Stretch | None:
-        self._now += 5_000_000_000
-        points: list[Point] = [(owners.CPU.at(*one), value) for one, value in seconds.items()]
-        points += [(owners.MEMORY.at(*one), 1) for one in seconds if one not in ended]
-        points += [(owners.GPU_MINOR.at(*one, minor[1:]), 1) for minor, one in minors.items()]
-        series = tuple(one for one, _ in points)
-        values = tuple(value for _, value in points)
-        return self.users.look(Batch("owners", 0, self._now, 5, series, values))
-
-
-def test_cpu_time_is_shared_out_from_the_second_batch_on() -> None:
-    people = People()
-    assert people.look({SYSTEM: 100, A: 7}) is None
-    stretch = people.look({SYSTEM: 101, A: 10})
-    assert stretch is not None
-    assert stretch.work == {SYSTEM: 0.25, A: 0.75}
-    assert stretch.holding == {A: 1.0}
-    assert (stretch.end_ns - stretch.start_ns, stretch.held) == (5_000_000_000, 1.0)
-
-
-def test_a_newcomer_counts_from_0_and_one_that_began_again_too() -> None:
-    people = People()
-    people.look({SYSTEM: 100})
-    stretch = people.look({SYSTEM: 101, A: 3})
-    assert stretch is not None
-    assert stretch.work == {SYSTEM: 0.25, A: 0.75}
-    stretch = people.look({SYSTEM: 102, A: 1})
-    assert stretch is not None
-    assert stretch.work == {SYSTEM: 0.5, A: 0.5}
-
-
-def test_one_that_was_not_among_the_first_for_a_while_goes_on_where_it_was() -> None:
-    people = People()
-    people.look({SYSTEM: 100, A: 5000})
-    people.look({SYSTEM: 101})
-    stretch = people.look({SYSTEM: 102, A: 5001})
-    assert stretch is not None
-    assert stretch.work == {SYSTEM: 0.5, A: 0.5}
-
-
-def test_the_time_by_command_is_not_added_again() -> None:
-    people = People()
-    python = ("process", "python")
-    people.look({SYSTEM: 1, python: 1})
-    stretch = people.look({SYSTEM: 2, python: 9})
-    assert stretch is not None
-    assert stretch.work == {SYSTEM: 1.0}
-
-
-def test_holders_that_used_nothing_hold_in_equal_parts_and_units_hold_nothing() -> None:
-    people = People()
-    unit = ("unit", "a.service")
-    people.look({unit: 1, A: 5, C: 5})
-    stretch = people.look({unit: 2, A: 5, C: 5})
-    assert stretch is not None
-    assert (stretch.holding, stretch.held) == ({A: 0.5, C: 0.5}, 1.0)
-    alone = People()
-    alone.look({unit: 1})
-    stretch = alone.look({unit: 2})
-    assert stretch is not None
-    assert (stretch.holding, stretch.held) == ({}, 0.0)
-
-
-def test_of_the_time_in_which_the_only_holder_came_or_went_half_is_held() -> None:
-    people = People()
-    held: list[float] = []
-    for seconds, ended in (
-        ({SYSTEM: 1.0}, ()), ({SYSTEM: 2.0, A: 1.0}, ()), ({SYSTEM: 3.0, A: 2.0}, ()),
-        ({SYSTEM: 4.0, A: 3.0}, (A,)), ({SYSTEM: 5.0}, ()),
-    ):  # fmt: skip
-        stretch = people.look(seconds, ended)
-        held.append(-1 if stretch is None else stretch.held)
-    assert held == [-1, 0.5, 1.0, 0.5, 0.0]
-
-
-def test_jobs_hold_gpus_by_minor_number_and_steps_for_their_job() -> None:
-    people = People()
-    people.look({A: 1}, m0=A, m3=("job", "1.batch"))
-    assert people.users.gpus == {"0": frozenset({A}), "3": frozenset({A})}
-
-
-def test_owners_without_number_leave_no_memory_behind() -> None:
-    people = People()
-    for number in range(8_000):
-        people.look({SYSTEM: number, job(number): 1})
-    assert len(people.users._seconds) < 6_000
 
 
 # The ledger

@@ -6,13 +6,10 @@ import pytest
 from support.energy_feed import (
     CHANGES,
     GAP,
-    INPUT,
     NODE,
     POWER,
     RATIO,
-    SPLIT,
     Feed,
-    component,
     energy,
     gpu,
     power,
@@ -49,6 +46,8 @@ ALL = (
     ("hwmon psu_input", "hwmon_power", lambda _: [power("hwmon", 1000, "pin")]),
     ("hwmon system", "hwmon_power", lambda t: [energy("hwmon", 1000 * t, "energy1")]),
     ("hwmon system", "hwmon_power", lambda _: [power("hwmon", 1000, "power1")]),
+    ("redfish psu_output", "redfish", lambda _: [power("redfish", 920, "psu_output")]),
+    ("hwmon psu_output", "hwmon_power", lambda _: [power("hwmon", 920, "pout1")]),
     ("estimate devices", "gpu_nvidia", lambda t: gpu(500 * t)),
 )
 
@@ -64,10 +63,11 @@ def test_the_first_that_is_there_is_taken(first: int) -> None:
         for collector, points in batches.items():
             feed.give(points, collector)
     assert feed.source == ALL[first][0]
-    is_estimate = first == len(ALL) - 1
-    told = info(*feed.source.split(), *(("component", "true") if is_estimate else ()))
-    assert feed.values[told] == 1
-    expected = 500 / 0.92 if is_estimate else 1000
+    is_of_devices = first == len(ALL) - 1
+    is_estimate = is_of_devices or "output" in feed.source
+    boundary = "component" if is_of_devices else "enclosing"
+    assert feed.values[info(*feed.source.split(), boundary, str(is_estimate).lower())] == 1
+    expected = 500 / 0.92 if is_of_devices else 1000
     assert feed.values[POWER] == pytest.approx(expected)
     assert feed.values[CHANGES] == 0, "the search in the first two minutes is no change"
 
@@ -180,59 +180,3 @@ def test_a_suspended_machine_has_neither_a_jump_nor_a_negative_step() -> None:
     feed.run(30, redfish=(30, lambda: bmc(1000)))
     assert feed.values[NODE] <= 120_000
     assert feed.values[GAP] >= 8 * HOUR
-
-
-# The estimate
-
-
-def test_the_estimate_is_devices_and_other_watts_over_the_efficiency() -> None:
-    feed = Feed(EnergyConfig(psu_efficiency=0.8, other_watts=100))
-
-    def cpus() -> list[Point]:
-        return [
-            component("rapl", 150 * feed.now, "package"),
-            component("rapl", 50 * feed.now, "dram"),
-        ]
-
-    feed.run(101, gpu_nvidia=(1, lambda: gpu(500 * feed.now)), rapl=(1, cpus))
-    assert feed.values[POWER] == pytest.approx((500 + 200 + 100) / 0.8)
-    assert feed.values[NODE] == pytest.approx(1000 * 99, rel=0.02)
-    assert feed.values[info("estimate", "devices", "component", "true")] == 1
-
-
-def test_the_estimate_can_be_switched_off() -> None:
-    feed = Feed(NO_ESTIMATE)
-    feed.run(100, gpu_nvidia=(1, lambda: gpu(500 * feed.now)))
-    assert feed.source == ""
-    assert NODE not in feed.values
-
-
-def test_meters_that_are_read_a_moment_apart_give_no_wild_power() -> None:
-    feed = Feed(EnergyConfig(psu_efficiency=1.0))
-    for _ in range(50):
-        feed.clock.tick(0.998)
-        feed.give(gpu(500 * feed.now), "gpu_nvidia", 1.0)
-        feed.clock.tick(0.002)
-        feed.give([component("rapl", 200 * feed.now, "package")], "rapl", 1.0)
-        if len(feed.history) > 2:
-            assert feed.values[POWER] == pytest.approx(700)
-
-
-def test_the_windows_of_an_estimate_have_each_device_as_of_their_edges() -> None:
-    """Packages are read every 10 s, and their load steps at will: none of that is overhead."""
-    idle = {"gpu *": 50.0, "cpu *": 50.0}
-    feed = Feed(EnergyConfig(psu_efficiency=0.8, other_watts=100, idle_watts=idle))
-    cpu_j = 0.0
-
-    def cpus() -> list[Point]:
-        nonlocal cpu_j
-        cpu_j += 10 * (100 + feed.now * 7 % 300)
-        return [component("rapl", cpu_j, "package")]
-
-    feed.run(400, gpu_nvidia=(1, lambda: gpu(500 * feed.now, 0.9, 1)), rapl=(10, cpus))
-    values = feed.values
-    overhead_j, whole_j = values[SPLIT % "overhead"], values[INPUT]
-    seconds = 60.0 * round((overhead_j - 0.2 * whole_j) / (100 * 60))
-    assert seconds >= 240
-    assert overhead_j == pytest.approx(0.2 * whole_j + 100 * seconds)
-    assert whole_j <= values[NODE]

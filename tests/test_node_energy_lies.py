@@ -11,9 +11,11 @@ from support.energy_feed import (
     CHANGES,
     EXCESS,
     GAP,
+    INPUT,
     NODE,
     POWER,
     RATIO,
+    SPLIT,
     Feed,
     energy,
     gpu,
@@ -112,6 +114,38 @@ def test_a_board_that_leaves_out_the_gpus_is_left_after_five_minutes_for_an_hour
     feed.run(180, **readings)
     assert feed.source == "redfish system"
     assert feed.values[CHANGES] == 2
+
+
+# Counters that count in large steps
+
+
+def test_windows_of_a_counter_that_counts_in_large_steps_are_long_enough_for_that() -> None:
+    """By hundredths of a kWh: at 500 W one in 72 s, so that a minute has one of them, or none."""
+    feed = Feed(EnergyConfig(idle_watts={"gpu *": 100}, estimate=False))
+
+    def counter() -> list[Point]:
+        return [energy("redfish", 500 * feed.now // 36_000 * 36_000)]
+
+    devices = {"gpu_nvidia": (1, lambda: gpu(420 * feed.now, 0.9, 1))}
+    feed.run(4000, redfish=(30, counter), **devices)
+    assert feed.source == "redfish psu_input"
+    assert feed.values[EXCESS] == 0
+    assert feed.values[INPUT] >= 50 * 36_000
+    overhead = feed.values[SPLIT % "overhead"] / feed.values[INPUT]
+    assert overhead == pytest.approx(80 / 500, abs=0.02)
+
+
+def test_a_counter_that_stands_still_now_and_then_has_windows_of_a_minute() -> None:
+    feed = Feed(EnergyConfig(idle_watts={"gpu *": 100}, estimate=False))
+
+    def hangs_for_a_while() -> list[Point]:
+        since = feed.now % 2000
+        return [energy("redfish", 500 * (feed.now - max(0, since - 300) * (since < 365)))]
+
+    devices = {"gpu_nvidia": (1, lambda: gpu(420 * feed.now, 0.9, 1))}
+    for until in (605, 4800):
+        feed.run(until - feed.now, redfish=(30, hangs_for_a_while), **devices)
+        assert feed.values[INPUT] >= 500 * (until - 120)
 
 
 # Power supplies that come and go

@@ -6,8 +6,10 @@
     places.py     where they stand in the batches, and the ratio of the power supplies
     node.py       the node's input energy
     devices.py    energy of GPUs and CPU packages with memory, from their meters
-    activity.py   what they do; sharing.py for whom, under MIG by instance; cpu_share.py of CPUs
+    activity.py   what GPUs do; sharing.py for whom, under MIG by instance
+    cpu_share.py  how busy the CPUs were
     users.py      CPU time of the owners, and GPUs that jobs hold
+    moments.py    when owners came and went between two readings of theirs
     ledger.py     energy of one device, tick by tick, in closed windows
     idle.py       the power of a device that does nothing for nobody, learned over days
     account.py    one device: its ledger and its idle power

@@ -1,7 +1,7 @@
 """What the devices do, and for whom: a share of activity, and how their energy is shared out.
 
 A GPU's come in the batches of its collector, by the name that its meter has: NVML's index, or the
-PCI address, by which hwmon calls a card. The last word holds until the next.
+PCI address, by which hwmon calls a card. The last word holds until the next, for three intervals.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from telemetryd import gpus
 from telemetryd.batch import Batch
 from telemetryd.derived.balance import sharing
-from telemetryd.derived.balance.devices import Device
+from telemetryd.derived.balance.devices import Device, Tick
 from telemetryd.derived.balance.ledger import Owner
-from telemetryd.derived.balance.sharing import Slice, Use
+from telemetryd.derived.balance.sharing import Parts, Slice, Use
+from telemetryd.derived.steps import GAP_INTERVALS
 from telemetryd.metric import Series
 
 # Driver samples of who used how much come about once a second, and now and then a second has none.
@@ -51,8 +52,9 @@ class _Gpu:
         self.levels: dict[str, dict[object, int]] = {"": {}}
         self.instances: dict[str, int] = {}
         self.owners: list[tuple[int, str, Owner, bool]] = []
-        self.use = Use()
+        self.use: Use | None = None
         self.shares_ns = 0
+        self.share: float | None = None
 
     def look(self, batch: Batch, jobs: frozenset[Owner]) -> Activity:
         values, before = batch.values, self.use
@@ -60,8 +62,7 @@ class _Gpu:
         if use.shares:
             self.shares_ns = batch.mono_ns
         elif batch.mono_ns - self.shares_ns <= _SHARES_HOLD_NS:
-            use.keep_shares(before)
-        now = use.with_departed(before)
+            use.keep_shares(before or use)
         self.use = use
         slices = {
             name: Slice(width, self._share(name, values)) for name, width in self.instances.items()
@@ -73,12 +74,21 @@ class _Gpu:
         is_held: bool | None = None
         if processes is not None:
             is_held = values[processes] > 0
-        if now.holders:
+        both, holding = use, self._holding(use, slices)
+        if before is not None and use.holders != before.holders:
+            stayed = sharing.part_stayed(before, use, self.share, share)
+            both = use.with_departed(before, stayed)
+            holding = sharing.blend(self._holding(before, slices), holding, stayed)
+        if both.holders:
             is_held = True
-        if not slices:
-            return Activity(share, is_held, sharing.by_share(now), sharing.evenly(now.everybody))
-        work = sharing.by_slice(now, slices)
-        return Activity(share, is_held, work, sharing.by_allocation(now, slices, self.slices))
+        self.share = share
+        work = sharing.by_slice(both, slices) if slices else sharing.by_share(both)
+        return Activity(share, is_held, work, holding)
+
+    def _holding(self, use: Use, slices: Mapping[str, Slice]) -> Parts:
+        if slices:
+            return sharing.by_allocation(use, slices, self.slices)
+        return sharing.evenly(use.everybody)
 
     def _share(self, name: str, values: tuple[float, ...]) -> float | None:
         levels = self.levels[name]
@@ -93,8 +103,10 @@ class GpuActivity:
         self._layout: tuple[Series, ...] | None = None
         self._gpus: dict[str, _Gpu] = {}
         self.minors: dict[str, Device] = {}
+        # Of those whose name is but a number.
         self.uuids: dict[Device, str] = {}
         self.activities: dict[Device, Activity] = {}
+        self._holds_until_ns = 0.0
 
     def look(self, batch: Batch, holding: Mapping[str, frozenset[Owner]]) -> None:
         """Take note of a batch of GPU readings. `holding` are the jobs that hold a GPU, by its
@@ -102,15 +114,21 @@ class GpuActivity:
         if batch.series is not self._layout:
             self._layout = batch.series
             self._look(batch.series)
+        self._holds_until_ns = batch.mono_ns + GAP_INTERVALS * batch.interval * 1e9
         jobs = {device: holding[minor] for minor, device in self.minors.items() if minor in holding}
         nobody: frozenset[Owner] = frozenset()
         self.activities = {
             gpu.device: gpu.look(batch, jobs.get(gpu.device, nobody)) for gpu in self._gpus.values()
         }
 
+    def activity(self, tick: Tick) -> Activity:
+        """What the device of a tick did; not known if that was told long ago."""
+        is_old = tick.start_ns > self._holds_until_ns
+        return UNKNOWN if is_old else self.activities.get(tick.device, UNKNOWN)
+
     @property
     def holders(self) -> frozenset[Owner]:
-        return frozenset(owner for gpu in self._gpus.values() for owner in gpu.use.everybody)
+        return frozenset(o for gpu in self._gpus.values() if gpu.use for o in gpu.use.everybody)
 
     def _look(self, series: tuple[Series, ...]) -> None:
         before, self._gpus, self.minors, self.uuids = self._gpus, {}, {}, {}
@@ -139,12 +157,14 @@ class GpuActivity:
     def _identify(self, info: Series, before: Mapping[str, _Gpu]) -> None:
         facts = dict(zip(info.metric.labels, info.labels, strict=True))
         name = facts["gpu"]
-        device = "gpu", name if facts["vendor"] == "nvidia" else facts["pci"]
+        is_number = facts["vendor"] == "nvidia"
+        device = "gpu", name if is_number else facts["pci"]
         gpu = self._gpus[name] = _Gpu(device, facts["uuid"], facts["model"])
         known = before.get(name)
         if known is not None and known.uuid == gpu.uuid:
-            gpu.use, gpu.shares_ns = known.use, known.shares_ns
-        self.uuids[device] = gpu.uuid
+            gpu.use, gpu.shares_ns, gpu.share = known.use, known.shares_ns, known.share
+        if is_number:
+            self.uuids[device] = gpu.uuid
         if facts["minor"]:
             self.minors[facts["minor"]] = device
 

@@ -17,9 +17,10 @@ from telemetryd.derived.balance.activity import Activity, GpuActivity
 from telemetryd.derived.balance.bill import Bill
 from telemetryd.derived.balance.budget import Budget
 from telemetryd.derived.balance.cpu_share import CpuShare
-from telemetryd.derived.balance.devices import Device, Meters
+from telemetryd.derived.balance.devices import Device, Meters, Tick
 from telemetryd.derived.balance.idle import IdlePower
 from telemetryd.derived.balance.ledger import Ledger, Owner, Sums
+from telemetryd.derived.balance.moments import Moments, Segment
 from telemetryd.derived.balance.node import Node
 from telemetryd.derived.balance.results import Results
 from telemetryd.derived.balance.users import Users
@@ -90,9 +91,10 @@ class EnergyBalance(Derivation):
         self._users = Users()
         self._results = Results()
         self._cpu = CpuShare()
+        self._moments = Moments()
         self._collectors: dict[str, _Collector] = {}
         self._accounts: dict[Device, Account | CpuAccount] = {}
-        # By uuid where a device has one: its number may change.
+        # By uuid where a device is but a number, which may change.
         self._idle: dict[str, IdlePower] = {}
         self._learned: dict[str, Mapping[str, object]] = {}
         self._used_j = 0.0
@@ -102,6 +104,7 @@ class EnergyBalance(Derivation):
     def update(self, batch: Batch, latest: LatestTable) -> Iterator[Point]:
         """Take note of a batch; figures at most once a second."""
         mono_ns, node = batch.mono_ns, self._node
+        self._cpu.look(latest, mono_ns)
         known = self._collectors.get(batch.collector)
         if known is None:
             known = self._collectors[batch.collector] = _Collector()
@@ -109,9 +112,9 @@ class EnergyBalance(Derivation):
         if known.has_owners:
             self._settle(batch)
         if known.gpus is not None:
-            known.gpus.look(batch, self._users.gpus)
+            known.gpus.look(batch, self._users.gpus(mono_ns))
         if known.meters is not None:
-            self._account(known.meters, batch, latest)
+            self._account(known.meters, batch)
         counted_ns = node.counted_ns
         if node.settle(mono_ns):
             self._drop_window()
@@ -142,44 +145,55 @@ class EnergyBalance(Derivation):
     def _begin_ns(self) -> int:
         return 0 if self._window is None else self._window.begin_ns
 
-    def _account(self, metering: Meters, batch: Batch, latest: LatestTable) -> None:
+    def _account(self, metering: Meters, batch: Batch) -> None:
         """Add the energy of the devices whose meters are in this batch, and what the node's own
         meters among them say."""
         for tick in metering.ticks(batch):
             self._used_j += tick.joules
-            account = self._accounts.get(tick.device) or self._open(tick.device, batch.interval)
+            account = self._accounts.get(tick.device)
+            identity = self._identity(tick.device)
+            if account is None or account.idle is not self._idle.get(identity):
+                account = self._open(tick.device, identity, batch.interval)
             if isinstance(account, CpuAccount):
-                share = self._cpu.of(latest, batch.mono_ns)
-                account.add(tick, share, self._users.interval)
+                account.add(tick, self._users.interval)
             else:
-                account.add(tick, self._activity(tick.device))
+                account.add(tick, self._activity(tick))
         devices_w = sum(account.watts for account in self._accounts.values())
         self._node.look(batch, devices_w)
+        self._used_j += metering.bridged_j
         if metering:
-            self._node.estimate(batch, self._used_j, devices_w)
+            self._node.estimate(batch, self._used_j, devices_w, metering.lost_since_ns)
 
     def _settle(self, batch: Batch) -> None:
         """Tell the CPU packages who used them."""
         stretch = self._users.look(batch)
+        found: list[Segment] | None = None
+        if stretch is not None:
+            shares = self._cpu.between(stretch.start_ns, stretch.end_ns)
+            found = self._moments.segments(stretch, shares)
         for account in self._accounts.values():
             if isinstance(account, CpuAccount):
                 account.ledger.expect(batch.interval)
-                if stretch is not None:
-                    account.settle(stretch)
+                if found is not None:
+                    account.settle(found)
 
-    def _open(self, device: Device, interval: float) -> Account | CpuAccount:
+    def _identity(self, device: Device) -> str:
+        """What a device is known by for days."""
         uuids = (one.gpus.uuids.get(device) for one in self._collectors.values() if one.gpus)
-        name = " ".join(device)
-        idle = self._idle_of(next(filter(None, uuids), name), name)
+        return next(filter(None, uuids), " ".join(device))
+
+    def _open(self, device: Device, identity: str, interval: float) -> Account | CpuAccount:
+        idle = self._idle_of(identity, " ".join(device))
         ledger = Ledger(self._begin_ns, max(interval, self._users.interval or 0.0))
-        account = CpuAccount(idle, ledger) if device[0] == "cpu" else Account(idle, ledger)
+        is_cpu = device[0] == "cpu"
+        account = CpuAccount(idle, ledger, self._cpu) if is_cpu else Account(idle, ledger)
         self._accounts[device] = account
         return account
 
-    def _activity(self, device: Device) -> Activity:
+    def _activity(self, tick: Tick) -> Activity:
         for one in self._collectors.values():
-            if one.gpus is not None and (found := one.gpus.activities.get(device)) is not None:
-                return found
+            if one.gpus is not None and tick.device in one.gpus.activities:
+                return one.gpus.activity(tick)
         return activity.UNKNOWN
 
     def _idle_of(self, identity: str, name: str) -> IdlePower:
@@ -203,10 +217,17 @@ class EnergyBalance(Derivation):
         elif is_new and node.counted_ns is not None:
             if window is None:
                 self._begin(node.counted_ns)
-            elif node.counted_ns - window.begin_ns >= (WINDOW_S - _SLACK_S) * 1e9:
+            elif self._is_long_enough(window, node.counted_ns):
                 window.end_ns, window.end_j = node.counted_ns, node.joules
                 for account in self._accounts.values():
                     account.ledger.close_at(node.counted_ns)
+
+    def _is_long_enough(self, window: _Window, end_ns: int) -> bool:
+        """Whether it may end there: a step of the counter must not be much of it."""
+        if end_ns - window.begin_ns < (WINDOW_S - _SLACK_S) * 1e9:
+            return False
+        least_j = self._node.step_j(end_ns) / split.TOLERANCE
+        return self._node.joules - window.begin_j >= least_j
 
     def _begin(self, begin_ns: int) -> None:
         self._window = _Window(begin_ns, self._node.joules, self._node.gap_s)
@@ -230,7 +251,7 @@ class EnergyBalance(Derivation):
 
     def _divide(self, window: _Window, seconds: float, sums: Mapping[Device, Sums]) -> None:
         node_j = window.end_j - window.begin_j
-        if self._node.is_estimated:
+        if self._node.is_of_devices:
             # As of the edges of the window; the counter has each device as of its last reading.
             node_j = self._node.estimated_j(sum(one.joules for one in sums.values()), seconds)
         closed = split.close(seconds, node_j, sums)

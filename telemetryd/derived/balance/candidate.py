@@ -8,6 +8,7 @@ An energy counter has no gaps but its resets.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _MOST_WATTS = 100_000.0
 # A power that stays the same to the last digit while that of the devices moves by this share of it
 # is not measured.
 _STUCK_SHARE = 0.1
+# A counter that stood still between two readings so often in so long counts in steps that show.
+_STILL, _STILL_NS = 3, 1_800_000_000_000
 # How far apart what was counted is remembered.
 _MARK_NS = 5_000_000_000
 
@@ -34,6 +37,11 @@ class Kind:
     source: str
     domain: str
     counts_energy: bool
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it is what the power supplies give, not what they take."""
+        return self.domain == "psu_output"
 
 
 class Candidate:
@@ -50,6 +58,8 @@ class Candidate:
         self._meters: frozenset[Series] = frozenset()
         self._counters: dict[Series, float] = {}
         self._marks: deque[tuple[int, float]] = deque()
+        self._stood_still_ns: deque[int] = deque(maxlen=_STILL)
+        self._least_j = math.inf
         self._wrong_since_ns: int | None = None
         self._same_since_ns = 0
         self._extremes: tuple[float, float] | None = None
@@ -71,13 +81,15 @@ class Candidate:
         if since is None:
             self.watts = None
         elif min(steps) < 0 or joules > _MOST_WATTS * seconds:
-            self._skip(seconds)
+            self.skip(seconds)
             self.watts = None
         elif joules == 0:
+            self._stood_still_ns.append(mono_ns)
             return
         else:
             self.joules += joules
             self.watts = joules / seconds
+            self._least_j = min(self._least_j, joules)
         self._counters = now
         self._answered(frozenset(now), mono_ns, interval)
 
@@ -99,7 +111,7 @@ class Candidate:
                 return
             seconds = (mono_ns - since) / 1e9
             if seconds > GAP_INTERVALS * interval:
-                self._skip(seconds)
+                self.skip(seconds)
             else:
                 self.joules += (before + watts) / 2 * seconds
         self._compare(watts, mono_ns, devices_w)
@@ -110,6 +122,14 @@ class Candidate:
         """An estimate of the energy so far, and of the power."""
         self.joules, self.watts = joules, watts
         self._answered(frozenset(), mono_ns, interval)
+
+    def step_j(self, mono_ns: int) -> float:
+        """In what steps its counter goes up, if they are so large that it shows (some BMCs count by
+        0.01 kWh); otherwise 0."""
+        stood = self._stood_still_ns
+        if len(stood) < _STILL or mono_ns - stood[0] > _STILL_NS:
+            return 0.0
+        return self._least_j if math.isfinite(self._least_j) else 0.0
 
     def joules_at(self, mono_ns: int) -> float | None:
         """What it had counted at that moment; None if it does not know."""
@@ -180,7 +200,7 @@ class Candidate:
         """When it was last read. One that has been silent for longer than it would be sent away
         for begins anew: a PSU may have been pulled for good."""
         if self.read_ns is not None and mono_ns - self.read_ns > EXILE_S * 1e9:
-            self._skip((mono_ns - self.read_ns) / 1e9)
+            self.skip((mono_ns - self.read_ns) / 1e9)
             self.read_ns = None
             self._counters = {}
         return self.read_ns
@@ -200,7 +220,8 @@ class Candidate:
             low, high = self._extremes or (devices_w, devices_w)
             self._extremes = min(low, devices_w), max(high, devices_w)
 
-    def _skip(self, seconds: float) -> None:
+    def skip(self, seconds: float) -> None:
+        """The energy of so much time is not known."""
         self.gap_s += seconds
         self._marks.clear()
 

@@ -53,20 +53,20 @@ class _Metered:
         self.read_ns: int | None = None
 
     def advance(self, values: Sequence[float], mono_ns: int, longest_s: float) -> Tick | None:
-        """The energy since the reading before; None the first time, after a gap, and where it
-        cannot be known."""
+        """The energy since the reading before; None the first time, and where it cannot be known.
+        One over more than `longest_s` is a gap."""
         since = self.read_ns
         seconds = 0.0 if since is None else (mono_ns - since) / 1e9
-        is_near = since is not None and 0 < seconds <= longest_s
+        is_near = 0 < seconds <= longest_s
         if is_near and not self.before.keys() <= self.places.keys():
             return None  # one may come back
         before, now = self.before, self._read(values)
         self.before, self.read_ns = now, mono_ns
-        if since is None or not is_near or not before.keys() >= now.keys():
+        if since is None or seconds <= 0 or before.keys() != now.keys():
             return None
         joules = 0.0
         for meter, reading in now.items():
-            step = _step(before[meter], reading, seconds)
+            step = _step(before[meter], reading, seconds, is_near=is_near)
             if step is None:
                 return None
             joules += step
@@ -82,13 +82,16 @@ class _Metered:
         }
 
 
-def _step(before: _Reading, now: _Reading, seconds: float) -> float | None:
-    """Joules between two readings of a meter; None if they do not tell."""
+def _step(before: _Reading, now: _Reading, seconds: float, *, is_near: bool) -> float | None:
+    """Joules between two readings of a meter; None if they do not tell, as powers do only when
+    they are near one another."""
     if before[0] is not None and now[0] is not None:
         step = now[0] - before[0]
         if 0 <= step <= _MOST_WATTS * seconds:
             return step
     # No counter, or it was reset.
+    if not is_near:
+        return None
     if before[1] is None or now[1] is None or not 0 <= before[1] + now[1] <= 2 * _MOST_WATTS:
         return None
     return (before[1] + now[1]) / 2 * seconds
@@ -101,6 +104,10 @@ class Meters:
         self._layout: tuple[Series, ...] | None = None
         self._all: dict[Device, _Metered] = {}
         self._here: list[_Metered] = []
+        # Of the batch that was last seen: energy over gaps, of which nobody knows what it was for,
+        # and the begin of gaps over which it is not even known.
+        self.bridged_j = 0.0
+        self.lost_since_ns: int | None = None
 
     def __bool__(self) -> bool:
         """Whether there are devices in the batch that was last seen."""
@@ -111,11 +118,18 @@ class Meters:
         if batch.series is not self._layout:
             self._layout = batch.series
             self._look(batch.series)
+        self.bridged_j, self.lost_since_ns = 0.0, None
         longest_s = GAP_INTERVALS * batch.interval
         for metered in self._here:
+            since = metered.read_ns
+            is_gap = since is not None and batch.mono_ns - since > longest_s * 1e9
             tick = metered.advance(batch.values, batch.mono_ns, longest_s)
-            if tick is not None:
+            if tick is not None and not is_gap:
                 yield tick
+            elif tick is not None:
+                self.bridged_j += tick.joules
+            elif is_gap and since is not None:
+                self.lost_since_ns = min(since, self.lost_since_ns or since)
 
     def _look(self, series: tuple[Series, ...]) -> None:
         here: dict[Device, _Metered] = {}

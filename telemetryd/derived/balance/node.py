@@ -11,7 +11,6 @@ from telemetryd.derived.balance import families
 from telemetryd.derived.balance.candidate import Candidate
 from telemetryd.derived.balance.places import Places, SupplyRatio
 from telemetryd.derived.balance.sources import ESTIMATE, Choice
-from telemetryd.derived.steps import GAP_INTERVALS
 from telemetryd.metric import Point
 
 log = logging.getLogger("telemetryd.energy")
@@ -35,9 +34,11 @@ class Node:
         # The source that was counted last, with what it said then.
         self._counted: tuple[Candidate, float, float] | None = None
         self._other_j = 0.0
+        self._lost_until_ns = 0
 
     @property
-    def is_estimated(self) -> bool:
+    def is_of_devices(self) -> bool:
+        """Whether it is estimated from the devices."""
         current = self._choice.current
         return current is not None and current.kind is ESTIMATE
 
@@ -54,6 +55,11 @@ class Node:
         """What goes into a node whose devices use so much."""
         return (devices_j + self._config.other_watts * seconds) / self._config.psu_efficiency
 
+    def step_j(self, mono_ns: int) -> float:
+        """In what steps the meter in use counts, where they are large."""
+        current = self._choice.current
+        return 0.0 if current is None else current.step_j(mono_ns)
+
     def take_psu_ratio(self) -> float | None:
         """Output / input of the power supplies since the last call, where both are metered."""
         return self._ratio.take()
@@ -66,9 +72,11 @@ class Node:
         values, mono_ns, interval = batch.values, batch.mono_ns, batch.interval
         for kind, (meters, positions) in places.meters.items():
             candidate = self._choice.candidates.get(kind)
-            if candidate is None:
-                continue  # what the supplies give, psys, the module of a GPU
+            if candidate is None or (kind.is_output and not self._config.estimate):
+                continue  # psys, the module of a GPU
             readings = [values[position] for position in positions]
+            if kind.is_output:
+                readings = [watts / self._config.psu_efficiency for watts in readings]
             if kind.counts_energy:
                 candidate.count(meters, readings, mono_ns, interval)
             else:
@@ -76,15 +84,20 @@ class Node:
         if places.taken:
             self._ratio.look(places, batch)
 
-    def estimate(self, batch: Batch, devices_j: float, devices_w: float) -> None:
-        """The devices have used `devices_j` so far: a batch of them has come."""
+    def estimate(
+        self, batch: Batch, devices_j: float, devices_w: float, lost_since_ns: int | None
+    ) -> None:
+        """The devices have used `devices_j` so far: a batch of them has come. Of one of them it is
+        not known what it used since `lost_since_ns`."""
         if not self._config.estimate:
             return
         candidate = self._choice.candidates[ESTIMATE]
         since = batch.mono_ns if candidate.read_ns is None else candidate.read_ns
-        seconds = (batch.mono_ns - since) / 1e9
-        if seconds <= GAP_INTERVALS * batch.interval:
-            self._other_j += self._config.other_watts * seconds
+        self._other_j += self._config.other_watts * (batch.mono_ns - since) / 1e9
+        if lost_since_ns is not None:
+            lost_ns = batch.mono_ns - max(lost_since_ns, self._lost_until_ns)
+            candidate.skip(lost_ns / 1e9)
+            self._lost_until_ns = batch.mono_ns
         joules = (devices_j + self._other_j) / self._config.psu_efficiency
         candidate.estimate(joules, self.estimated_j(devices_w, 1.0), batch.mono_ns, batch.interval)
 
@@ -115,7 +128,7 @@ class Node:
         watts = current.fresh_watts(mono_ns)
         if watts is not None:
             yield families.NODE_POWER.at(), watts
-        estimated = "true" if self.is_estimated else "false"
+        estimated = "true" if self.is_of_devices or current.kind.is_output else "false"
         yield families.NODE_SOURCE.at(*_labels(current), estimated), 1
 
     def _count(self) -> None:

@@ -85,7 +85,7 @@ class Results:
         for state in families.STATES:
             yield families.SPLIT.at(state), self._states[state]
         yield families.WINDOW_ENERGY.at(), self._divided_j
-        yield families.UNATTRIBUTED.at(), max(0.0, self._unattributed_j)
+        yield families.UNATTRIBUTED.at(), self._unattributed_j
         yield families.ENDED.at(), self._ended_j
         for owner, joules in self._owners.items():
             yield self._series[owner], joules

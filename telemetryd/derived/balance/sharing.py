@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from telemetryd import gpus
 from telemetryd.derived.balance.ledger import Owner, add
+from telemetryd.owners import JOB, PROCESS
 
-OWNED = (gpus.OWNER_MEMORY, gpus.OWNER_UTILIZATION)
+OWNED = (gpus.OWNER_PROCESSES, gpus.OWNER_UTILIZATION)
 # "3g.40gb", "1c.3g.40gb", "1g.10gb+me"
 _PROFILE = re.compile(r"(?:\d+c\.)?(\d+)g\.")
 # Into how many slices MIG can divide a GPU (MIG User Guide, "Supported MIG Profiles").
 _SLICES = 7
 _FEWER_SLICES = {"A30": 4, "RTX PRO 6000": 4, "RTX PRO 5000": 4}
+# Of the time between two readings, where it is not known when somebody came or left.
+_HALF = 0.5
 Parts = dict[Owner, float]
 
 
@@ -47,10 +50,11 @@ class Use:
             if is_share:
                 self.shares[owner] = self.shares.get(owner, 0.0) + values[position]
             self.holders.setdefault(instance, set()).add(owner)
-        found = self.everybody
+        found = {_job_of(owner) for owner in self.everybody}
         for job in jobs:
-            # On a GPU under MIG it is on its instance, if there is a process.
-            if job not in found:
+            # It is on it already if a process of it or of a step of it is, under MIG on its
+            # instance. A command hides whose job it is: the job is taken to be at work by it.
+            if job not in found and not any(kind == PROCESS for kind, _ in found):
                 self.holders.setdefault("", set()).add(job)
 
     @property
@@ -62,8 +66,8 @@ class Use:
         held = self.everybody
         self.shares = {owner: share for owner, share in before.shares.items() if owner in held}
 
-    def with_departed(self, before: Use) -> Use:
-        """With those that left since then: they were there for about half of the time."""
+    def with_departed(self, before: Use, stayed: float) -> Use:
+        """With those that left since then: they were there for a part of the time."""
         if self.holders == before.holders:
             return self
         both = Use()
@@ -74,8 +78,41 @@ class Use:
             for owner in held - now:
                 both.holders.setdefault(instance, set()).add(owner)
                 if owner in before.shares:
-                    both.shares[owner] = before.shares[owner] / 2
+                    both.shares[owner] = before.shares[owner] * stayed
         return both
+
+
+def part_stayed(before: Use, now: Use, did: float | None, does: float | None) -> float:
+    """For what part of the time since the last reading those that left in it were there: as much as
+    the GPU was busier, at `does`, than with those that are left alone. At the last reading it was
+    busy at `did`, with all of them. Where that cannot be told, half."""
+    gone = before.everybody - now.everybody
+    if not gone or not did or does is None:
+        return _HALF
+    total = sum(before.shares.values())
+    gone_share = sum(before.shares.get(owner, 0.0) for owner in gone)
+    if gone_share > 0:
+        # Shares and activity may be on different scales.
+        stayed = (does / did * total - sum(now.shares.values())) / gone_share
+    elif not now.everybody:
+        stayed = does / did
+    else:
+        return _HALF
+    return min(1.0, max(0.0, stayed))
+
+
+def blend(before: Parts, now: Parts, stayed: float) -> Parts:
+    """One for a part of the time, then the other."""
+    parts: Parts = {}
+    add(parts, before, stayed)
+    add(parts, now, 1 - stayed)
+    return parts
+
+
+def _job_of(owner: Owner) -> Owner:
+    """Of a step of a Slurm job the job; everybody else is who he is."""
+    kind, name = owner
+    return (kind, name.partition(".")[0]) if kind == JOB else owner
 
 
 def slices_of_profile(profile: str) -> int:

@@ -6,7 +6,8 @@ The candidates in their order; the first that passes its checks is taken:
 2. the power of the PSUs' inputs, integrated,
 3. the system power that the BMC tells (Redfish, then IPMI DCMI),
 4. PMBus and ACPI meters of the board (hwmon),
-5. an estimate: devices and configured other watts / configured efficiency of the PSU.
+5. an estimate: what the PSUs give / configured efficiency (HPE's BMCs tell nothing else),
+6. an estimate: devices and configured other watts / configured efficiency.
 
 A source is left only after LEAVE_AFTER_S without a reading, or of readings below what the devices
 use, and then for EXILE_S, so that it cannot flap. One that comes up and stands higher is taken
@@ -34,6 +35,8 @@ PRIORITY: tuple[Kind, ...] = (
     Kind("hwmon", "psu_input", counts_energy=False),
     Kind("hwmon", "system", counts_energy=True),
     Kind("hwmon", "system", counts_energy=False),
+    Kind("redfish", "psu_output", counts_energy=False),
+    Kind("hwmon", "psu_output", counts_energy=False),
     ESTIMATE,
 )
 

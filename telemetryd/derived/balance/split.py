@@ -16,6 +16,8 @@ _ACTIVE_POWER = 1.2
 # Devices may exceed the node's meter by so much before it is an error of the boundary; and so much
 # of a window may be unknown of a device.
 TOLERANCE = 0.02
+# The share of a sum that may be lost to rounding.
+_ROUNDING = 1e-9
 # Energy that cannot be divided, because the idle power is not known yet.
 UNKNOWN = "unknown"
 
@@ -23,7 +25,15 @@ UNKNOWN = "unknown"
 def divide(tick: Tick, activity: Activity, idle_watts: float | None) -> Sums:
     """The energy of a tick by state, and whose it is."""
     sums = Sums(states_of(tick, activity, idle_watts), {}, tick.seconds)
-    share_out(sums.owners, sums.states, activity)
+    held_j = sums.states.get("allocated_idle", 0.0)
+    if held_j > 0 and idle_watts is not None and activity.work:
+        # What it drew above its idle power was somebody's doing, little as it was: also the end of
+        # an owner's work, if the activity of the moment after is all that is told.
+        idle_j = min(held_j, idle_watts * tick.seconds)
+        add(sums.owners, activity.holding, idle_j)
+        add(sums.owners, activity.work, held_j - idle_j)
+    else:
+        share_out(sums.owners, sums.states, activity)
     return sums
 
 
@@ -72,7 +82,10 @@ class Window:
 
     @property
     def unattributed_j(self) -> float:
-        return self.node_j - sum(self.owners.values())
+        """What of it is nobody's. What rounding leaves, of either sign, is nothing: a counter to
+        which that is added falls now and then."""
+        rest_j = self.node_j - sum(self.owners.values())
+        return rest_j if rest_j > _ROUNDING * self.node_j else 0.0
 
 
 def close(seconds: float, node_j: float, devices: Mapping[Device, Sums]) -> Window:
