@@ -10,33 +10,26 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable, Mapping
 from typing import ClassVar
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from telemetryd.batch import Batch
 from telemetryd.clock import Clock
-from telemetryd.collector import Filters
-from telemetryd.delivery.backoff import Backoff
-from telemetryd.delivery.gather import Gather
-from telemetryd.delivery.lane import DeliveryLane, count_drops
-from telemetryd.delivery.queue import MemoryQueue
-from telemetryd.delivery.sender import Sender
-from telemetryd.duration import Bytes, Seconds
+from telemetryd.delivery.build import delivery_lane
+from telemetryd.delivery.counts import count_drops
+from telemetryd.delivery.http_config import HttpConfig, split_address
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
 from telemetryd.exporter import ExporterConfig, PushExporter
 from telemetryd.exporters.line_protocol import Encoder
 from telemetryd.instruments import Instruments
-from telemetryd.metric import Metric
 
+# What the bodies are, to those who find them on disk.
+KIND = "influxdb"
 WRITE_PATH = "/api/v2/write"
-# A point that waits as a reference: a number, its place in a tuple, its share of the rest.
-_POINT_BYTES = 64
-# The share of queue_bytes that may wait as references while the thread waits for an answer.
-_UNENCODED_SHARE = 4
 
 
-class InfluxDBConfig(ExporterConfig):
+class InfluxDBConfig(HttpConfig):
     """[exporters.influxdb]"""
 
     url: str = Field(
@@ -54,56 +47,7 @@ class InfluxDBConfig(ExporterConfig):
         None,
         description="file with the token; read again when the server does not accept it any more",
     )
-    ca_file: str | None = Field(
-        None,
-        description="PEM file of the authorities to trust for https; unset: those of the system",
-    )
-    verify: bool = Field(
-        True, description="false accepts any certificate, and so any server that claims the name"
-    )
-    cert_file: str | None = Field(
-        None, description="PEM file of the certificate to show to the server"
-    )
-    key_file: str | None = Field(
-        None, description="PEM file of its key, without a password; unset: it is in cert_file"
-    )
     gzip: bool = Field(True, description="compress what is sent")
-    resolution: Seconds = Field(
-        10.0,
-        ge=0,
-        le=3600,
-        description="send the last value of every so many seconds; 0 sends every one",
-    )
-    flush_interval: Seconds = Field(
-        10.0,
-        ge=0.1,
-        le=3600,
-        description="gather points for so long before they are sent together",
-    )
-    batch_size: int = Field(
-        5000,
-        ge=1,
-        le=1_000_000,
-        description="most points in a request; so many are sent without waiting any longer",
-    )
-    queue_bytes: Bytes = Field(
-        64 << 20,
-        ge=1 << 20,
-        description="most memory for points that the server has not taken yet; then the oldest "
-        "are dropped",
-    )
-    timeout: Seconds = Field(10.0, gt=0, le=300, description="longest wait for an answer")
-    include: tuple[str, ...] = Field(
-        ("*",), description="shell patterns of the names of the metrics to send"
-    )
-    exclude: tuple[str, ...] = Field(
-        (), description="shell patterns of the names of the metrics not to send"
-    )
-    per_process: bool = Field(
-        False,
-        description="send the families with one series for each process too; those series come "
-        "and go with the processes",
-    )
     host: str | None = Field(
         None, min_length=1, description="the tag `host`; unset: the name of this machine"
     )
@@ -112,25 +56,12 @@ class InfluxDBConfig(ExporterConfig):
     @classmethod
     def _address(cls, value: str) -> str:
         value = value.rstrip("/")
-        parts = urlsplit(value)
+        parts = split_address(value, "http://localhost:8086", "a token_file")
         if parts.path.endswith(WRITE_PATH):
             raise ValueError(f"leave out {WRITE_PATH}, it is put behind what stands here")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("write no name and password here, but a token_file")
-        plain = value.isascii() and value.isprintable() and " " not in value
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
-            raise ValueError('write http:// or https://, host and port, "http://localhost:8086"')
         if parts.query or parts.fragment:
             raise ValueError("write nothing behind the path: org and bucket have their own keys")
-        if parts.port == 0:
-            raise ValueError("port 0 is no port")
         return value
-
-    @model_validator(mode="after")
-    def _key_has_a_certificate(self) -> InfluxDBConfig:
-        if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file needs cert_file, the certificate that the key is for")
-        return self
 
 
 class InfluxDB(PushExporter):
@@ -145,11 +76,12 @@ class InfluxDB(PushExporter):
         config: ExporterConfig,
         labels: Mapping[str, str],
         instruments: Instruments,
+        spool: SpoolConfig,
         *,
         clock: Clock | None = None,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        super().__init__(name, config, labels, instruments)
+        super().__init__(name, config, labels, instruments, spool)
         assert isinstance(config, InfluxDBConfig)
         try:
             from telemetryd.exporters.influxdb_transport import Transport  # noqa: PLC0415
@@ -161,26 +93,10 @@ class InfluxDB(PushExporter):
             ) from error
         clock = clock or Clock()
         self._transport = Transport(name, config, clock)
-        on_drop = count_drops(name, instruments)
-        queue = MemoryQueue(config.queue_bytes, on_drop)
-        names = Filters(include=config.include, exclude=config.exclude)
-
-        def wants(metric: Metric) -> bool:
-            return (config.per_process or not metric.per_process) and names.wants(metric.name)
-
         tags = {**labels, "host": config.host} if config.host is not None else labels
-        self._lane = DeliveryLane(
-            name,
-            Gather(config.resolution, config.queue_bytes // _UNENCODED_SHARE // _POINT_BYTES),
-            Encoder(tags, wants, config.batch_size, on_drop).encode,
-            queue,
-            Sender(name, queue, self._transport, instruments, clock, Backoff(random)),
-            flush_interval=config.flush_interval,
-            batch_size=config.batch_size,
-            clock=clock,
-            instruments=instruments,
-            on_drop=on_drop,
-        )
+        on_drop = count_drops(name, instruments)
+        encoder = Encoder(tags, config.chooser(), config.batch_size, on_drop)
+        self._lane = delivery_lane(self, KIND, encoder.encode, self._transport, clock, random)
 
     def start(self) -> None:
         self._lane.start()

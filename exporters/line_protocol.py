@@ -64,7 +64,7 @@ def _everything(_metric: Metric) -> bool:
     return True
 
 
-def _ignore(_reason: str, _points: int) -> None:
+def _ignore(reason: str, points: int, records: int = 1) -> None:
     pass
 
 
@@ -139,7 +139,8 @@ class _Chunk:
     def body(self, values: Sequence[float], wall_ns: int) -> Body:
         printed = map(repr, self._pick(values))
         text = "".join(chain.from_iterable(zip(self._pieces, printed, strict=True)))
-        return Body(f"{text} {_TIME}\n".replace(_TIME, str(wall_ns)).encode(), self._points)
+        lines = f"{text} {_TIME}\n".replace(_TIME, str(wall_ns)).encode()
+        return Body(lines, self._points, wall_ns)
 
 
 class _Plan:
@@ -205,12 +206,17 @@ def _joined(bodies: Iterable[Body], most_points: int) -> Iterator[Body]:
     points = 0
     for body in bodies:
         if parts and points + body.points > most_points:
-            yield Body(b"".join([part.data for part in parts]), points)
+            yield _join(parts, points)
             parts, points = [], 0
         parts.append(body)
         points += body.points
     if parts:
-        yield Body(b"".join([part.data for part in parts]), points)
+        yield _join(parts, points)
+
+
+def _join(parts: Sequence[Body], points: int) -> Body:
+    newest_ns = max(part.newest_ns for part in parts)
+    return Body(b"".join([part.data for part in parts]), points, newest_ns)
 
 
 def halve(body: Body) -> tuple[Body, ...]:
@@ -219,7 +225,7 @@ def halve(body: Body) -> tuple[Body, ...]:
     lines = body.data.splitlines(keepends=True)
     if len(lines) > 1:
         middle = len(lines) // 2
-        return _body(lines[:middle]), _body(lines[middle:])
+        return _part(lines[:middle]), _part(lines[middle:])
     # Field names and numbers hold neither spaces nor commas.
     key, fields, time = body.data.rsplit(b" ", 2)
     each = fields.split(b",")
@@ -227,13 +233,18 @@ def halve(body: Body) -> tuple[Body, ...]:
         return ()
     middle = len(each) // 2
     return tuple(
-        Body(b" ".join((key, b",".join(part), time)), len(part))
+        Body(b" ".join((key, b",".join(part), time)), len(part), body.newest_ns)
         for part in (each[:middle], each[middle:])
     )
 
 
-def _body(lines: Sequence[bytes]) -> Body:
-    return Body(b"".join(lines), sum(line.rsplit(b" ", 2)[1].count(b"=") for line in lines))
+def _part(lines: Sequence[bytes]) -> Body:
+    points = newest_ns = 0
+    for line in lines:
+        _, fields, time = line.rsplit(b" ", 2)
+        points += fields.count(b"=")
+        newest_ns = max(newest_ns, int(time))
+    return Body(b"".join(lines), points, newest_ns)
 
 
 def _all_finite(values: Sequence[float]) -> bool:

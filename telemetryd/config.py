@@ -20,15 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from telemetryd import plugins
 from telemetryd.collector import CollectorConfig
 from telemetryd.config_problems import Sources, closest, model_problems
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.derivation import DerivedConfig
 from telemetryd.errors import Broken, ConfigError, Problem
 from telemetryd.exporter import ExporterConfig
-from telemetryd.host import Host
+from telemetryd.host import Host, Ownership
 
 DEFAULT_FILE = "/etc/telemetryd/telemetryd.toml"
 ENV_PREFIX = "TELEMETRYD_"
 # What Kubernetes tells every container of a Service that is called telemetryd.
 _OF_KUBERNETES = re.compile(r"TELEMETRYD_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]*)?\Z")
+# Also the name of a folder.
+_EXPORTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _RESERVED_LABELS = ("host", "time")
 
 
@@ -37,11 +40,24 @@ class _Section(BaseModel):
 
 
 class HostConfig(_Section):
-    """[host]: the trees that collectors read."""
+    """[host]: the trees that collectors read, and whose the processes are that they find there."""
 
     procfs: str = Field("/proc", description="where the watched machine's procfs is mounted")
     sysfs: str = Field("/sys", description="where the watched machine's sysfs is mounted")
     rootfs: str = Field("/", description="where the watched machine's root file system is")
+    slurm_steps: bool = Field(
+        False,
+        description='tell the steps of Slurm jobs apart: owners such as "7.0" beside job "7", of '
+        "CPUs and of GPUs",
+    )
+    commands: tuple[str, ...] = Field(
+        (),
+        description='shell patterns of commands, such as ["python*"]: a process whose command (its '
+        "name in /proc/PID/stat, up to 15 characters) fits one belongs to that command, "
+        'owner_kind="process", and no longer to its job, pod, container or unit: CPU time, GPU '
+        "share and memory, and so energy; memory of the machine is told of both. Reads "
+        "/proc/PID/stat of every process, about 10 us each",
+    )
 
 
 class WebConfig(_Section):
@@ -80,6 +96,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "web": WebConfig,
     "log": LogConfig,
     "derived": DerivedConfig,
+    "spool": SpoolConfig,
 }
 
 
@@ -91,14 +108,16 @@ class Config:
     web: WebConfig
     log: LogConfig
     derived: DerivedConfig
+    spool: SpoolConfig
     labels: dict[str, str]
     collectors: dict[str, CollectorConfig]
     exporters: dict[str, ExporterConfig]
 
 
 def host_of(config: HostConfig) -> Host:
-    """The machine that these roots show."""
-    return Host(config.procfs, config.sysfs, config.rootfs)
+    """The machine that these roots show, and who owns what there."""
+    ownership = Ownership(config.commands, config.slurm_steps)
+    return Host(config.procfs, config.sysfs, config.rootfs, ownership=ownership)
 
 
 def config_files(path: str | None) -> list[str]:
@@ -245,18 +264,33 @@ def _check_exporters(
     checked: dict[str, ExporterConfig] = {}
     for name in dict.fromkeys([plugins.PROMETHEUS, *tables]):
         path = ("exporters", name)
-        off = sources.table(path, problems).get("enabled") is False
-        if off and name in plugins.exporter_names():
+        table = sources.table(path, problems)
+        kind = table.get("type", name)
+        if not _EXPORTER_NAME.match(name):
+            problems.append(sources.problem(path, "a name has letters, digits, _ and -"))
+            continue
+        if not isinstance(kind, str):
+            problems.append(sources.problem((*path, "type"), "write a text"))
+            continue
+        if (name == plugins.PROMETHEUS) != (kind == plugins.PROMETHEUS):
+            own = "exporters.prometheus is what Prometheus scrapes, and the only one of its kind"
+            problems.append(sources.problem((*path, "type"), f"{own}: give this one another name"))
+            continue
+        if table.get("enabled") is False and kind in plugins.exporter_names():
             continue
         try:
             model = (
                 ExporterConfig
                 if name == plugins.PROMETHEUS
-                else plugins.push_exporter_class(name).Config
+                else plugins.push_exporter_class(kind).Config
             )
             config = _validate(model, path, sources, problems)
         except KeyError:
-            problems.append(sources.problem(path, closest(name, plugins.exporter_names())))
+            where = (*path, "type") if "type" in table else path
+            allowed = closest(kind, plugins.exporter_names())
+            if "type" not in table and "did you mean" not in allowed:
+                allowed += '; a name of your own needs `type`, such as type = "influxdb"'
+            problems.append(sources.problem(where, allowed))
             continue
         except Broken as error:
             broken.append(sources.problem(path, str(error)))

@@ -12,6 +12,7 @@ from telemetryd.attempt import Attempt
 from telemetryd.clock import Clock
 from telemetryd.collector import CollectorConfig
 from telemetryd.config import Config
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Broken, Unavailable
 from telemetryd.exporter import ExporterConfig
 from telemetryd.host import Host
@@ -146,7 +147,8 @@ def _examine_exporter(name: str, config: ExporterConfig, labels: dict[str, str])
         return Finding("exporter", name, state, why, remedy, required=True)
 
     def examine() -> None:
-        plugins.push_exporter_class(name)(name, config, labels, Instruments()).check()
+        kind = plugins.push_exporter_class(config.kind(name))
+        kind(name, config, labels, Instruments(), SpoolConfig()).check()
 
     try:
         _within(_EXPORTER_PATIENCE_S, examine)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from telemetryd.batch import Batch
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.instruments import Instruments
 
 
@@ -18,14 +19,25 @@ class ExporterConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     enabled: bool = Field(True, description="false leaves it out")
+    type: str | None = Field(
+        None,
+        description="what kind of destination it is; unset: the name of the table. With it there "
+        "can be several of a kind, each under a name of its own",
+    )
+
+    def kind(self, name: str) -> str:
+        """What kind of destination the one called `name` is."""
+        return self.type or name
 
 
 class PushExporter(ABC):
     """A destination that series are sent to.
 
-    `offer` is called from the lanes and must return at once; whatever waits for a network does so
-    in a thread of the exporter's own. The constructor raises Unavailable, with the remedy, when it
-    cannot work at all; a destination that is merely down is not an error.
+    `offer` is called from the lanes and must return at once; whatever waits for a network or a
+    disk does so in a thread of the exporter's own. It may be called before `start`: a reload makes
+    the new one, gives it the batches from then on, and starts it when the old one has let go of
+    its files. The constructor raises Unavailable, with the remedy, when it cannot work at all; a
+    destination that is merely down is not an error.
     """
 
     Config: ClassVar[type[ExporterConfig]] = ExporterConfig
@@ -36,11 +48,13 @@ class PushExporter(ABC):
         config: ExporterConfig,
         labels: Mapping[str, str],
         instruments: Instruments,
+        spool: SpoolConfig,
     ) -> None:
         self.name = name
         self.config = config
         self.labels = labels
         self.instruments = instruments
+        self.spool = spool
 
     @abstractmethod
     def start(self) -> None:

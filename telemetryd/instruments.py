@@ -45,31 +45,98 @@ WEB_REQUESTS = Metric(
     "HTTP requests answered, by status code; 499: the client did not take the answer.",
     _SOURCE, ("code",),
 )  # fmt: skip
-PUSH_POINTS = Metric(
-    "push", "points", Kind.COUNTER, Unit.NONE,
+EXPORTER_POINTS = Metric(
+    "exporter", "points", Kind.COUNTER, Unit.NONE,
     "Points that a destination has acknowledged.", _SOURCE, ("destination",),
 )  # fmt: skip
-PUSH_DROPPED = Metric(
-    "push", "dropped_points", Kind.COUNTER, Unit.NONE,
-    "Points given up, by reason: queue_full, refused, too_large, too_old, invalid, duplicate, "
-    "shutdown, exception.",
+EXPORTER_DROPPED = Metric(
+    "exporter", "dropped_points", Kind.COUNTER, Unit.NONE,
+    "Points given up, by reason. The destination will not have them: refused, too_large and stuck "
+    "(these three are in quarantine), too_old. No room: queue_full, size, age, enospc. Damaged on "
+    "disk: corrupt. Not to be told: invalid, duplicate, exception. Only in memory at the end: "
+    "shutdown.",
     _SOURCE, ("destination", "reason"),
 )  # fmt: skip
-PUSH_REQUESTS = Metric(
-    "push", "requests", Kind.COUNTER, Unit.NONE,
+EXPORTER_REQUESTS = Metric(
+    "exporter", "requests", Kind.COUNTER, Unit.NONE,
     "Requests sent to a destination, by outcome: ok, retry, unauthorized, missing, too_large, "
     "refused, too_old.",
     _SOURCE, ("destination", "outcome"),
 )  # fmt: skip
-PUSH_QUEUE_BYTES = Metric(
-    "push", "queue", Kind.GAUGE, Unit.BYTES,
-    "Encoded points that wait for a destination.", _SOURCE, ("destination",),
+EXPORTER_RETRIES = Metric(
+    "exporter", "retries", Kind.COUNTER, Unit.NONE,
+    "Requests that repeat one which did not succeed.", _SOURCE, ("destination",),
 )  # fmt: skip
-PUSH_LAST_SUCCESS = Metric(
-    "push", "last_success_timestamp", Kind.GAUGE, Unit.SECONDS,
+EXPORTER_REJECTIONS = Metric(
+    "exporter", "rejections", Kind.COUNTER, Unit.NONE,
+    "Answers other than 2xx, by HTTP status; 0 where no answer came.",
+    _SOURCE, ("destination", "status"),
+)  # fmt: skip
+EXPORTER_BLOCKED = Metric(
+    "exporter", "blocked", Kind.GAUGE, Unit.NONE,
+    "1 while a destination takes nothing until an operator mends it: unauthorized (401, 403: the "
+    "credentials), missing (404 and the like: the address).",
+    _SOURCE, ("destination", "reason"),
+)  # fmt: skip
+EXPORTER_LAST_SUCCESS = Metric(
+    "exporter", "last_success_timestamp", Kind.GAUGE, Unit.SECONDS,
     "When a destination last acknowledged points, in seconds since 1970; before the first time, "
     "when the daemon began to push to it.",
     _SOURCE, ("destination",),
+)  # fmt: skip
+EXPORTER_CLOCK_SKEW = Metric(
+    "exporter", "clock_skew", Kind.GAUGE, Unit.SECONDS,
+    "How far this machine's clock is ahead of the destination's, to a second, from the Date of "
+    "its last answer. Points dated more than 5 minutes ahead of it are held back.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_RECORDS = Metric(
+    "spool", "records", Kind.GAUGE, Unit.NONE,
+    "Request bodies that wait for a destination.", _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_ASIDE = Metric(
+    "spool", "set_aside_records", Kind.GAUGE, Unit.NONE,
+    "Request bodies, of those that wait, which newer ones may pass: dated ahead of the "
+    "destination's clock, or suspected to be what makes it fail.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_SIZE = Metric(
+    "spool", "size", Kind.GAUGE, Unit.BYTES,
+    "What waits for a destination.", _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_LIMIT = Metric(
+    "spool", "limit", Kind.GAUGE, Unit.BYTES,
+    "Most that may wait for a destination, as far as the free space of the disk allows it.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_OLDEST = Metric(
+    "spool", "oldest_age", Kind.GAUGE, Unit.SECONDS,
+    "Time since the oldest points that wait were read; 0 if none wait.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_DURABLE = Metric(
+    "spool", "durable", Kind.GAUGE, Unit.NONE,
+    "1 if what waits is on disk, 0 if it is in memory and lost at the end of the process.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+SPOOL_DROPPED = Metric(
+    "spool", "dropped_records", Kind.COUNTER, Unit.NONE,
+    "Request bodies that the spool lost, by reason: size and age (its bounds), enospc (the disk "
+    "is full), corrupt (damaged on disk).",
+    _SOURCE, ("destination", "reason"),
+)  # fmt: skip
+SPOOL_ERRORS = Metric(
+    "spool", "errors", Kind.COUNTER, Unit.NONE,
+    "Files of the spool that could not be written, read or removed.", _SOURCE, ("destination",),
+)  # fmt: skip
+QUARANTINE_RECORDS = Metric(
+    "spool", "quarantined_records", Kind.GAUGE, Unit.NONE,
+    "Request bodies that a destination would not take, kept for `telemetryd spool quarantine`.",
+    _SOURCE, ("destination",),
+)  # fmt: skip
+QUARANTINE_SIZE = Metric(
+    "spool", "quarantined", Kind.GAUGE, Unit.BYTES,
+    "The size of what is in quarantine.", _SOURCE, ("destination",),
 )  # fmt: skip
 
 METRICS = (
@@ -79,11 +146,24 @@ METRICS = (
     RELOAD_SUCCESSFUL,
     RELOAD_TIMESTAMP,
     WEB_REQUESTS,
-    PUSH_POINTS,
-    PUSH_DROPPED,
-    PUSH_REQUESTS,
-    PUSH_QUEUE_BYTES,
-    PUSH_LAST_SUCCESS,
+    EXPORTER_POINTS,
+    EXPORTER_DROPPED,
+    EXPORTER_REQUESTS,
+    EXPORTER_RETRIES,
+    EXPORTER_REJECTIONS,
+    EXPORTER_BLOCKED,
+    EXPORTER_LAST_SUCCESS,
+    EXPORTER_CLOCK_SKEW,
+    SPOOL_RECORDS,
+    SPOOL_ASIDE,
+    SPOOL_SIZE,
+    SPOOL_LIMIT,
+    SPOOL_OLDEST,
+    SPOOL_DURABLE,
+    SPOOL_DROPPED,
+    SPOOL_ERRORS,
+    QUARANTINE_RECORDS,
+    QUARANTINE_SIZE,
 )
 
 
@@ -97,6 +177,7 @@ class Instruments:
         self._counters = {m: self._counter(m) for m in METRICS if m.kind is Kind.COUNTER}
         self._gauges = {m: self._gauge(m) for m in METRICS if m.kind is Kind.GAUGE}
         self._by_name = {metric.name: metric for metric in METRICS}
+        self._shown: dict[Metric, set[tuple[str, ...]]] = {metric: set() for metric in self._gauges}
         # prometheus-client starts a gauge without labels at 0: it is absent until it is set.
         self._known = set(self._counters)
 
@@ -113,7 +194,18 @@ class Instruments:
     def set(self, metric: Metric, *labels: str, to: float) -> None:
         self._known.add(metric)
         gauge = self._gauges[metric]
+        self._shown[metric].add(labels)
         (gauge.labels(*labels) if labels else gauge).set(to)
+
+    def forget(self, label: str, value: str) -> None:
+        """What has this label is no more: its gauges go. Its counters stay, they have happened."""
+        for metric, shown in self._shown.items():
+            if label not in metric.labels:
+                continue
+            place = metric.labels.index(label)
+            for labels in [one for one in shown if one[place] == value]:
+                shown.remove(labels)
+                self._gauges[metric].remove(*labels)
 
     def reading_failed(self, collector: str, reason: str, what: str) -> None:
         self.count(COLLECTOR_ERRORS, collector, reason)

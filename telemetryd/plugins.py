@@ -56,6 +56,7 @@ DERIVATIONS = (
 
 PUSH_EXPORTERS = {
     "influxdb": "telemetryd.exporters.influxdb:InfluxDB",
+    "remote_write": "telemetryd.exporters.remote_write:RemoteWrite",
 }
 
 # The one exporter that is asked for series instead of sending them.

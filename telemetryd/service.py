@@ -29,6 +29,7 @@ from telemetryd.errors import ConfigError, StartError, Unavailable
 from telemetryd.exporter import PushExporter
 from telemetryd.instruments import RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, WEB_REQUESTS, Instruments
 from telemetryd.lane import Lane
+from telemetryd.memory import settle
 from telemetryd.pipeline import Pipeline
 from telemetryd.sampling import Sampling
 from telemetryd.state import StateFile
@@ -60,6 +61,7 @@ class Service:
         self._instruments = Instruments()
         self._state = StateFile.of_service(os.environ)
         self._minutes = 0
+        self._is_settled = False
         self._pipeline = self._make_pipeline(self._config)
         self._sampling = Sampling(
             self._config, host_of(self._config.host), self._pipeline, self._instruments
@@ -119,6 +121,9 @@ class Service:
         self._sampling.look_again()
         self._pipeline.refresh()
         self._minutes += 1
+        if not self._is_settled:
+            self._is_settled = True
+            settle()
         if self._minutes % _SAVE_EACH == 0:
             self._keep()
 
@@ -193,37 +198,41 @@ class Service:
         return Pipeline(self._instruments, derivations)
 
     async def _change_exporters(self, before: Config, config: Config) -> None:
-        """Start those that are new or changed, then stop those that are gone or changed. The
-        others keep what waits in them."""
+        """Make those that are new or changed, stop those that are gone or changed, then start the
+        new ones: they take batches meanwhile, and find the files of the old ones free. The others
+        keep what waits in them."""
         old = self._exporters
         keep = {
             name: exporter
             for name, exporter in old.items()
-            if config.labels == before.labels
+            if (config.labels, config.spool) == (before.labels, before.spool)
             and config.exporters.get(name) == before.exporters[name]
         }
-        fresh = [n for n in config.exporters if n not in keep and n != plugins.PROMETHEUS]
-        self._exporters = keep | {
-            name: exporter
-            for name in fresh
-            if (exporter := self._start_exporter(name, config)) is not None
-        }
-        self._pipeline.sinks = [exporter.offer for exporter in self._exporters.values()]
+        names = [n for n in config.exporters if n not in keep and n != plugins.PROMETHEUS]
+        made = {name: self._make_exporter(name, config) for name in names}
+        fresh = {name: exporter for name, exporter in made.items() if exporter is not None}
+        self._use(keep | fresh)
         gone = {name: exporter for name, exporter in old.items() if name not in keep}
         if gone:
             await asyncio.to_thread(_stop_exporters, gone)
+        for name in gone.keys() - fresh.keys():
+            self._instruments.forget("destination", name)
+        for name, exporter in fresh.items():
+            if not await asyncio.to_thread(_start_exporter, name, exporter):
+                self._use({n: one for n, one in self._exporters.items() if n != name})
 
-    def _start_exporter(self, name: str, config: Config) -> PushExporter | None:
+    def _use(self, exporters: dict[str, PushExporter]) -> None:
+        self._exporters = exporters
+        self._pipeline.sinks = [exporter.offer for exporter in exporters.values()]
+
+    def _make_exporter(self, name: str, config: Config) -> PushExporter | None:
         try:
-            exporter = plugins.push_exporter_class(name)(
-                name, config.exporters[name], config.labels, self._instruments
-            )
-            exporter.start()
+            own = config.exporters[name]
+            kind = plugins.push_exporter_class(own.kind(name))
+            return kind(name, own, config.labels, self._instruments, config.spool)
         except Exception as error:  # noqa: BLE001  (it may be somebody else's: the others go on)
-            why = error if isinstance(error, Unavailable) else repr(error)
-            log.error('msg="exporter not available" exporter=%s error="%s"', name, why)
+            _report(name, error)
             return None
-        return exporter
 
     # Reload
 
@@ -255,6 +264,7 @@ class Service:
 
     async def _apply(self, config: Config) -> None:
         before, self._config = self._config, config
+        self._is_settled = False
         logging.getLogger().setLevel(config.log.level.upper())
         if config.derived != before.derived:
             self._pipeline.replace_derivations(
@@ -304,6 +314,20 @@ def _keep_time(looking: Job) -> None:
     """APScheduler keeps wall time: were the clock set back, it would wait as much longer."""
     if looking.next_run_time - datetime.now(UTC) > timedelta(seconds=2 * LOOK_AGAIN_S):
         looking.reschedule("interval", seconds=LOOK_AGAIN_S)
+
+
+def _start_exporter(name: str, exporter: PushExporter) -> bool:
+    try:
+        exporter.start()
+    except Exception as error:  # noqa: BLE001  (it may be somebody else's: the others go on)
+        _report(name, error)
+        return False
+    return True
+
+
+def _report(name: str, error: Exception) -> None:
+    why = error if isinstance(error, Unavailable) else repr(error)
+    log.error('msg="exporter not available" exporter=%s error="%s"', name, why)
 
 
 def _stop_exporters(exporters: Mapping[str, PushExporter]) -> None:

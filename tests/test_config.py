@@ -111,6 +111,15 @@ INFLUX = '[exporters.influxdb]\nurl = "http://localhost:8086"\n'
         ("exporters = ['influxdb']", "exporters", "['influxdb']", "this is a table"),
         (INFLUX, "exporters.influxdb.bucket", "", "field required"),
         (INFLUX + "bucket = ''", "exporters.influxdb.bucket", "''", "at least 1 character"),
+        ("[exporters.mimir]", "exporters.mimir", "", "a name of your own needs `type`"),
+        ("exporters.m.type = 'qq'", "exporters.m.type", "'qq'", "known are"),
+        ("exporters.m.type = 7", "exporters.m.type", "7", "write a text"),
+        ("exporters.'a b'.type = 'influxdb'", "exporters.a b", "", "letters, digits, _ and -"),
+        (
+            "exporters.prometheus.type = 'remote_write'",
+            "exporters.prometheus.type", "'remote_write'", "give this one another name",
+        ),
+        ("exporters.m.type = 'prometheus'", "exporters.m.type", "'prometheus'", "another name"),
         ("labels = 'north'", "labels", "'north'", "this is a table"),
         ("[labels]\nrack = 7", "labels.rack", "7", "a text that is not empty"),
         ("[labels]\nrack = ''", "labels.rack", "''", "a text that is not empty"),
@@ -148,6 +157,16 @@ def test_a_typo_is_answered_with_the_closest_key(
     (problem,) = problems(file, text)
     assert problem.key == key
     assert problem.allowed == f'there is no such key; did you mean "{near}"?'
+
+
+def test_there_can_be_several_destinations_of_a_kind(file: Path) -> None:
+    one = 'type = "remote_write"\nurl = "http://{0}/w"\n'
+    text = "".join(f"[exporters.{name}]\n{one.format(name)}" for name in ("mimir", "thanos-2"))
+    config = read(file, text + INFLUX + "bucket = 'b'\n")
+    assert list(config.exporters) == ["prometheus", "mimir", "thanos-2", "influxdb"]
+    assert [type(one).__name__ for one in config.exporters.values()][1:] == [
+        *("RemoteWriteConfig", "RemoteWriteConfig", "InfluxDBConfig")
+    ]
 
 
 def test_a_key_that_is_like_no_other_is_answered_with_those_there_are(file: Path) -> None:

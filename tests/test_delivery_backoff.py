@@ -57,3 +57,8 @@ def test_retry_after_comes_first_and_is_capped() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
     assert parse_retry_after(header, WALL_S) == seconds
+
+
+def test_a_server_that_asks_for_no_wait_at_all_is_not_hammered() -> None:
+    backoff = Backoff(random=lambda: 1.0)
+    assert [backoff.after_failure(0.0) for _ in range(3)] == [0.5, 1.0, 2.0]

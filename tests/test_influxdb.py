@@ -22,6 +22,7 @@ from support.receiver import OK, Receiver, Reply, Request, serving
 from support.servers import eventually
 
 from telemetryd.batch import Batch
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.exporters.influxdb import InfluxDB, InfluxDBConfig
 from telemetryd.instruments import Instruments
 from telemetryd.log import QuietLog
@@ -43,6 +44,7 @@ class Bench:
             InfluxDBConfig(url=receiver.url, bucket="b", **{"host": "n1", **config}),
             {"cluster": "c1"},
             self.instruments,
+            SpoolConfig(),
             clock=self.clock,
             random=lambda: jitter,
         )
@@ -58,12 +60,12 @@ class Bench:
             Batch("c", self.clock.wall_ns(), self.clock.mono_ns(), 1.0, series, values)
         )
 
-    def count(self, name: str, label: str = "influxdb") -> float:
+    def count(self, name: str, label: str = "influxdb", subsystem: str = "exporter") -> float:
         """A counter of this destination's; `label` is the value of its last label."""
         found = [
             value
             for series, value in self.instruments.points()
-            if series.metric.name == f"telemetryd_push_{name}" and series.labels[-1] == label
+            if series.metric.name == f"telemetryd_{subsystem}_{name}" and series.labels[-1] == label
         ]
         return found[0]
 
@@ -82,7 +84,7 @@ def pushing(bench: Bench) -> Iterator[Bench]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with serving(Receiver()) as found:
+    with serving(Receiver(welcomes_probes=True)) as found:
         yield found
 
 
@@ -209,7 +211,7 @@ def test_a_bad_line_is_found_and_dropped_and_the_others_arrive(receiver: Receive
         bench.read(100)
         eventually(lambda: bench.delivered(99))
     assert bench.count("dropped_points_total", "refused") == 1
-    assert bench.count("queue_bytes") == 0
+    assert bench.count("size_bytes", subsystem="spool") == 0
 
 
 def test_a_hanging_receiver_never_holds_up_a_lane_and_every_point_is_accounted_for(
@@ -232,13 +234,13 @@ def test_a_hanging_receiver_never_holds_up_a_lane_and_every_point_is_accounted_f
 
 
 def test_a_dead_receiver_costs_the_oldest_points_and_their_number_is_exact() -> None:
-    with serving(Receiver(Reply(503))) as receiver:
+    with serving(Receiver(Reply(503), welcomes_probes=True)) as receiver:
         bench = Bench(receiver, jitter=1.0, resolution=0, batch_size=1000, queue_bytes=1 << 20)
         with pushing(bench):
             for done in range(1, 31):
                 bench.read(1000)
                 eventually(lambda done=done: _encoded(bench) >= done * 1000)
-            assert bench.count("queue_bytes") <= 1 << 20
+            assert bench.count("size_bytes", subsystem="spool") <= 1 << 20
             before = len(receiver.requests)
             receiver.script(OK)
             bench.clock.tick(60)
@@ -247,7 +249,10 @@ def test_a_dead_receiver_costs_the_oldest_points_and_their_number_is_exact() -> 
         assert 0 < dropped < 30_000
         bodies = [body for body in receiver.bodies[before:] if body]
     arrived = {line.fields["value"] for body in bodies for line in parse(body)}
-    assert {float(i) for i in range(int(dropped), 30_000)} <= arrived
+    missing = {float(i) for i in range(30_000)} - arrived
+    assert len(missing) == dropped
+    # The first ones were on their way all the time; of the others the newest are left.
+    assert arrived == {float(i) for i in (*range(1000), *range(1000 + int(dropped), 30_000))}
 
 
 def _accounted(bench: Bench) -> float:
@@ -326,7 +331,7 @@ def test_victoria_metrics_takes_the_push_and_returns_the_values(
 ) -> None:
     instruments = Instruments()
     config = InfluxDBConfig(url=victoria_metrics.url, bucket="b", resolution=0, host="n1")
-    exporter = InfluxDB("influxdb", config, {"rack": "r 7"}, instruments)
+    exporter = InfluxDB("influxdb", config, {"rack": "r 7"}, instruments, SpoolConfig())
     exporter.check()
     exporter.start()
     odd = 'a "b", c=d \\ ü'

@@ -3,8 +3,6 @@ what `doctor` is told."""
 
 from __future__ import annotations
 
-import shutil
-import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +11,13 @@ from typing import Any
 
 import pytest
 from support import servers
-from support.clock import FakeClock
+from support.certificates import make_certificates, server_side
+from support.clock import START_WALL_NS, FakeClock
 from support.receiver import OK, Receiver, Reply, serving
 
+from telemetryd.delivery.destination import Outcome
 from telemetryd.delivery.queue import Body
-from telemetryd.delivery.sender import Outcome
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
 from telemetryd.exporters.influxdb import InfluxDB, InfluxDBConfig
 from telemetryd.exporters.influxdb_transport import Transport
@@ -114,8 +114,27 @@ def test_points_beyond_the_retention_are_known_by_the_answer(
     receiver.script(Reply(422, body=text))
     with transport(receiver.url) as there:
         verdict = there.send(LINE)
-    assert verdict.outcome is Outcome.TOO_OLD
+    assert (verdict.outcome, verdict.status) == (Outcome.TOO_OLD, 422)
     assert "retention policy" in verdict.detail
+
+
+def test_the_date_is_told_of_every_answer(receiver: Receiver) -> None:
+    receiver.script(*(Reply(status, date_ns=START_WALL_NS) for status in (204, 400, 503)))
+    with transport(receiver.url) as there:
+        verdicts = [there.send(LINE) for _ in range(3)]
+    assert [(one.status, one.server_ns) for one in verdicts] == [
+        (204, START_WALL_NS),
+        (400, START_WALL_NS),
+        (503, START_WALL_NS),
+    ]
+
+
+def test_a_probe_writes_no_points_and_tells_whether_anybody_answers(receiver: Receiver) -> None:
+    receiver.script(OK, Reply(400), Reply(401), Reply(503), Reply(cut=True))
+    with transport(receiver.url) as there:
+        outcomes = [there.probe().outcome for _ in range(5)]
+    assert outcomes == [*[Outcome.OK] * 3, Outcome.RETRY, Outcome.RETRY]
+    assert receiver.bodies == [b"\n"] * 5
 
 
 def test_a_redirect_is_not_followed_and_the_token_stays_here(tmp_path: Path) -> None:
@@ -218,29 +237,12 @@ def test_check_tells_of_a_server_that_does_not_answer(receiver: Receiver) -> Non
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of 127.0.0.1 that signs itself, twice."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed (Debian package openssl)")
-    folder = tmp_path_factory.mktemp("certificates")
-    for name in ("server", "client"):
-        subprocess.run(
-            [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-             "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2",
-             "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"],
-            cwd=folder, check=True, capture_output=True,
-        )  # fmt: skip
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def secure(certificates: Path) -> Iterator[Receiver]:
-    """A receiver that speaks TLS and asks for the client's certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    context.load_verify_locations(certificates / "client.pem")
-    context.verify_mode = ssl.CERT_OPTIONAL
-    with serving(Receiver(), context) as found:
+    with serving(Receiver(), server_side(certificates)) as found:
         yield found
 
 
@@ -295,7 +297,7 @@ def test_tls_files_that_cannot_be_used_are_named_at_the_start(tmp_path: Path, ke
             file.write_text(text)
         config = InfluxDBConfig(url="https://127.0.0.1:1", bucket="b", **{key: str(file)})
         with pytest.raises(Unavailable, match=rf"cannot use {file} .*influxdb\.{key}"):
-            InfluxDB("influxdb", config, {}, Instruments())
+            InfluxDB("influxdb", config, {}, Instruments(), SpoolConfig())
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(certificates: Path) -> None:
@@ -308,7 +310,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(certificate
         url="https://127.0.0.1:1", bucket="b", **{key: str(file) for key, file in files.items()}
     )
     with pytest.raises(Unavailable, match=r"client.pem and .*locked for TLS"):
-        InfluxDB("influxdb", config, {}, Instruments())
+        InfluxDB("influxdb", config, {}, Instruments(), SpoolConfig())
 
 
 def test_a_path_before_the_api_is_kept(receiver: Receiver) -> None:

@@ -176,6 +176,13 @@ def test_batches_share_bodies_and_no_body_has_more_points_than_allowed() -> None
     assert [len(parse(body.data)) for body in bodies] == [3, 3, 3]
 
 
+def test_a_body_and_its_parts_know_when_their_newest_point_was_read() -> None:
+    batches = [batch_of([(LOAD.at("1"), 1)], wall_ns=WALL_NS + late) for late in (5, 9, 2)]
+    (body,) = Encoder({}).encode(batches)
+    assert body.newest_ns == WALL_NS + 9
+    assert [half.newest_ns - WALL_NS for half in halve(body)] == [5, 9]
+
+
 def test_an_empty_batch_makes_no_body() -> None:
     assert Encoder({}).encode([batch_of([])]) == []
 

@@ -17,6 +17,7 @@ from telemetryd import plugins, service
 from telemetryd.batch import Batch
 from telemetryd.config import Config, load
 from telemetryd.exporter import ExporterConfig, PushExporter
+from telemetryd.instruments import SPOOL_RECORDS
 from telemetryd.service import Service
 
 SUCCESSFUL = "telemetryd_config_last_reload_successful"
@@ -200,6 +201,33 @@ def test_a_reload_leaves_exporters_alone_that_it_does_not_change(outlets: list[O
     _change(subject, _with(subject._config))
     assert subject._pipeline.sinks == []
     assert all(len(outlet.stopped) == 1 for outlet in outlets)
+
+
+def test_a_destination_that_a_reload_removes_has_no_gauges_any_more(outlets: list[Outlet]) -> None:
+    subject = _service()
+    _change(subject, _with(subject._config, a=Slow(), b=Slow()))
+    for name in ("a", "b"):
+        subject._instruments.set(SPOOL_RECORDS, name, to=5)
+    _change(subject, _with(subject._config, a=Slow(seconds=2)))
+    shown = {repr(series) for series, _ in subject._instruments.points()}
+    assert 'telemetryd_spool_records{destination="a"}' in shown
+    assert 'telemetryd_spool_records{destination="b"}' not in shown
+
+
+def test_what_stays_is_settled_a_minute_after_the_start_and_after_each_reload(
+    outlets: list[Outlet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[int] = []
+    monkeypatch.setattr(service, "settle", lambda: settled.append(1))
+    subject = _service()
+    for _ in range(3):
+        subject._each_minute()
+    assert len(settled) == 1
+    asyncio.run(subject._apply(subject._config))
+    for _ in range(3):
+        subject._each_minute()
+    assert len(settled) == 2
+    subject._sampling.stop(1.0)
 
 
 def test_an_exporter_that_raises_when_it_is_started_costs_only_itself(

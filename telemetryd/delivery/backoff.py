@@ -24,12 +24,11 @@ class Backoff:
         self._bound = FIRST_S
 
     def after_failure(self, retry_after: float | None = None) -> float:
-        """Seconds to wait now; what the server asked for with Retry-After comes first."""
-        bound = self._bound
-        self._bound = min(2 * bound, LONGEST_S)
-        if retry_after is not None:
-            return min(max(retry_after, 0.0), LONGEST_RETRY_AFTER_S)
-        return self._random() * bound
+        """Seconds to wait now: at least what the server asked for with Retry-After. One that asks
+        for 0 again and again is not taken at its word."""
+        wait = self._random() * self._bound
+        self._bound = min(2 * self._bound, LONGEST_S)
+        return max(wait, min(retry_after or 0.0, LONGEST_RETRY_AFTER_S))
 
     def reset(self) -> None:
         """It worked: the next failure begins anew."""

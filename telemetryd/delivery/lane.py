@@ -1,70 +1,57 @@
-"""The thread of a push exporter: gather, encode, queue, send.
+"""The two threads of a push exporter: one puts what was gathered into the queue, one sends.
 
-It does one thing at a time, so that the queue and the encoder need no lock. While it waits for a
-slow destination, batches wait as references, which costs the lanes nothing and is bounded.
+What the lanes read waits as references until it is written, which costs them nothing and is
+bounded. A destination that hangs keeps nothing from the disk.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from telemetryd.batch import Batch
 from telemetryd.clock import Clock
+from telemetryd.delivery.counts import show_block, show_from_start
 from telemetryd.delivery.gather import Gather
-from telemetryd.delivery.queue import FULL, Body, OnDrop, Queue
-from telemetryd.delivery.sender import Outcome, Sender
-from telemetryd.instruments import (
-    PUSH_DROPPED,
-    PUSH_LAST_SUCCESS,
-    PUSH_POINTS,
-    PUSH_QUEUE_BYTES,
-    PUSH_REQUESTS,
-    Instruments,
-)
-
-Encode = Callable[[Sequence[Batch]], Sequence[Body]]
+from telemetryd.delivery.memory_queue import FULL, SHUTDOWN
+from telemetryd.delivery.queue import OnDrop, Queue
+from telemetryd.delivery.sender import Sender
+from telemetryd.delivery.writer import Writer
+from telemetryd.instruments import Instruments
 
 # After something that should not happen, so that it does not happen all the time.
-_PAUSE_S = 60.0
-_AT_SHUTDOWN = "shutdown"
-_FAULT = "exception"
-# Reasons that are counted from the start, so that `increase()` sees the first drop.
-_REFUSALS = (Outcome.REFUSED.value, Outcome.TOO_OLD.value, Outcome.TOO_LARGE.value)
-_REASONS = (FULL, *_REFUSALS)
+_PAUSE_NS = 60 * 10**9
+# The share of the time to stop in that is left for closing the queue, and the longest it may be.
+_CLOSE_SHARE = 0.1
+_CLOSE_S = 0.5
+
+R = TypeVar("R")
 
 
-def count_drops(name: str, instruments: Instruments) -> OnDrop:
-    """What to do with points for the destination `name` that are given up: count and say so."""
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What a lane drives."""
 
-    def on_drop(reason: str, points: int) -> None:
-        instruments.count(PUSH_DROPPED, name, reason, by=points)
-        # Those that the destination refuses are logged by the sender, with its answer.
-        if reason not in _REFUSALS:
-            instruments.warn(
-                f"{name}/dropped/{reason}",
-                f'msg="points dropped" destination={name} reason={reason} points={points}',
-            )
-
-    return on_drop
+    queue: Queue
+    writer: Writer
+    sender: Sender
 
 
 class DeliveryLane:
-    """Delivers to the destination called `name` in a thread called push-`name`.
+    """Delivers to the destination called `name`, in threads called spool-`name` and push-`name`.
 
-    Every `flush_interval` seconds of the monotonic clock, or as soon as `batch_size` points are
-    ready, `encode` makes bodies of them for `queue`, which `sender` works off.
+    `open_works` is called by `start`: the queue may have files that another one has to let go of
+    first. Points are taken from the beginning.
     """
 
     def __init__(
         self,
         name: str,
         gather: Gather,
-        encode: Encode,
-        queue: Queue,
-        sender: Sender,
+        open_works: Callable[[], Works],
         *,
-        flush_interval: float,
         batch_size: int,
         clock: Clock,
         instruments: Instruments,
@@ -72,114 +59,134 @@ class DeliveryLane:
     ) -> None:
         self._name = name
         self._gather = gather
-        self._encode = encode
-        self._queue = queue
-        self._sender = sender
-        self._flush_ns = int(flush_interval * 1e9)
+        self._open_works = open_works
         self._batch_size = batch_size
         self._clock = clock
         self._instruments = instruments
         self._on_drop = on_drop
-        self._next_flush_ns = self._after(clock.mono_ns())
-        self._wake = threading.Event()
-        self._stopping = False
+        self._works: Works | None = None
+        self._is_stopping = False
         self._deadline_ns = 0
-        self._thread: threading.Thread | None = None
+        self._gathered = threading.Event()
+        self._put = threading.Event()
+        self._is_written = threading.Event()
+        self._writing: threading.Thread | None = None
+        self._sending: threading.Thread | None = None
 
     def start(self) -> None:
-        """Show the instruments and start the thread."""
-        count, name = self._instruments.count, self._name
-        count(PUSH_POINTS, name, by=0)
-        for outcome in Outcome:
-            count(PUSH_REQUESTS, name, outcome.value, by=0)
-        for reason in _REASONS:
-            count(PUSH_DROPPED, name, reason, by=0)
-        self._instruments.set(PUSH_LAST_SUCCESS, name, to=self._clock.wall_ns() / 1e9)
-        self._show_queue()
-        # A daemon thread: a destination that hangs must not keep the process from exiting.
-        self._thread = threading.Thread(target=self._run, name=f"push-{name}", daemon=True)
-        self._thread.start()
+        """Show the instruments, open the queue and start the threads."""
+        show_from_start(self._name, self._instruments, self._clock.wall_ns())
+        works = self._works = self._open_works()
+        works.writer.show()
+        # Daemon threads: a destination or a disk that hangs must not keep the process from exiting.
+        self._writing = self._thread("spool", self._write, works)
+        self._sending = self._thread("push", self._send, works)
 
     def offer(self, batch: Batch) -> None:
         """Take a batch from a lane; returns at once."""
-        if self._stopping:
-            return
         if lost := self._gather.offer(batch):
             self._on_drop(FULL, lost)
-        if self._gather.points >= self._batch_size:
-            self._wake.set()
+        if self._is_written.is_set():
+            self._drop_gathered()
+        elif self._gather.points >= self._batch_size:
+            self._gathered.set()
 
     def stop(self, timeout: float) -> bool:
-        """Send what is left and end, within `timeout` seconds; False if the thread is stuck."""
-        self._deadline_ns = self._clock.mono_ns() + int(timeout * 1e9)
-        self._stopping = True
-        self._wake.set()
-        if self._thread is None:
-            return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Write what is left, send what can be sent, and end, within `timeout` seconds; False if
+        a thread is stuck. What is on disk by then is sent after the next start."""
+        closing = min(timeout * _CLOSE_SHARE, _CLOSE_S)
+        self._deadline_ns = self._clock.mono_ns() + int((timeout - closing) * 1e9)
+        self._is_stopping = True
+        self._gathered.set()
+        self._put.set()
+        works, self._works = self._works, None
+        if works is None:
+            if self._writing is None:
+                self._is_written.set()
+                self._drop_gathered()
+        elif self._join(self._writing):
+            self._join(self._sending)
+            self._close(works)
+        else:
+            # The disk hangs, and closing the queue would, too.
+            self._thread("close", self._close, works)
+        return not any(map(_is_alive, (self._writing, self._sending)))
 
-    def turn(self) -> int:
-        """Do what is due; returns the monotonic moment at which something is due again."""
-        now_ns = self._clock.mono_ns()
-        if now_ns >= self._next_flush_ns or self._gather.points >= self._batch_size:
-            self._next_flush_ns = self._after(now_ns)
-            self._enqueue(self._gather.take(now_ns))
-        if self._sender.is_due:
-            self._sender.step()
-            self._show_queue()
-        if self._queue.peek() is None:
-            return self._next_flush_ns
-        return min(self._next_flush_ns, self._sender.due_ns)
+    def _join(self, thread: threading.Thread | None) -> bool:
+        if thread is not None:
+            thread.join(self._left())
+        return not _is_alive(thread)
 
-    def finish(self) -> None:
-        """Send everything, until the deadline given to `stop` or the first failure."""
-        self._enqueue(self._gather.take_all())
-        while self._queue.peek() is not None:
-            left = (self._deadline_ns - self._clock.mono_ns()) / 1e9
-            if left <= 0:
-                break
-            self._sender.step(left)
-            if not self._sender.is_due:
-                break
-        while self._queue.peek() is not None:
-            self._queue.drop(_AT_SHUTDOWN)
-        self._show_queue()
+    def _left(self) -> float:
+        return max((self._deadline_ns - self._clock.mono_ns()) / 1e9, 0.0)
 
-    def _after(self, now_ns: int) -> int:
-        return (now_ns // self._flush_ns + 1) * self._flush_ns
+    def _drop_gathered(self) -> None:
+        if lost := sum(len(batch.values) for batch in self._gather.take_all()):
+            self._on_drop(SHUTDOWN, lost)
 
-    def _enqueue(self, batches: Sequence[Batch]) -> None:
-        try:
-            bodies = self._encode(batches)
-        except Exception as error:  # noqa: BLE001  (costs these points, not those to come)
-            self._failed(error)
-            self._on_drop(_FAULT, sum(len(batch.values) for batch in batches))
-            return
-        for body in bodies:
-            self._queue.put(body)
-        self._show_queue()
-
-    def _show_queue(self) -> None:
-        self._instruments.set(PUSH_QUEUE_BYTES, self._name, to=self._queue.size)
-
-    def _failed(self, error: Exception) -> None:
-        self._instruments.warn(
-            f"{self._name}/exception",
-            f'msg="push exporter failed" destination={self._name} error="{error!r}"',
+    def _thread(self, kind: str, run: Callable[[Works], None], works: Works) -> threading.Thread:
+        thread = threading.Thread(
+            target=run, args=(works,), name=f"{kind}-{self._name}", daemon=True
         )
+        thread.start()
+        return thread
 
-    def _run(self) -> None:
-        while not self._stopping:
-            # Cleared before looking: what is offered meanwhile sets it again.
-            self._wake.clear()
-            try:
-                next_ns = self.turn()
-            except Exception as error:  # noqa: BLE001  (an exporter's fault must not end it)
-                self._failed(error)
-                next_ns = self._clock.mono_ns() + int(_PAUSE_S * 1e9)
-            self._clock.wait_until(next_ns, self._wake)
+    def _write(self, works: Works) -> None:
+        def turn() -> int:
+            due_ns = works.writer.turn()
+            self._put.set()
+            return due_ns
+
+        self._repeat(turn, self._gathered)
+        self._attempt(works.writer.finish)
+        self._is_written.set()
+        # What came behind the last look.
+        self._drop_gathered()
+
+    def _send(self, works: Works) -> None:
+        def turn() -> int:
+            due_ns = works.sender.turn()
+            if not self._is_stopping:
+                works.writer.show()
+            return due_ns
+
+        self._repeat(turn, self._put)
+        self._is_written.wait(self._left())
+        self._attempt(lambda: works.sender.finish(self._deadline_ns))
+
+    def _close(self, works: Works) -> None:
+        self._is_written.wait()
+        works.sender.abandon()
+        if works.queue.is_durable:
+            works.writer.show()
+        works.queue.close()
+        if not works.queue.is_durable:
+            works.writer.show()
+        show_block(self._name, self._instruments, None)
+
+    def _repeat(self, turn: Callable[[], int], news: threading.Event) -> None:
+        """Take turns when they are due, or when there are news, until the lane is stopped."""
+        while True:
+            # Cleared before looking, at whether to stop too: what comes meanwhile sets it again.
+            news.clear()
+            if self._is_stopping:
+                return
+            due_ns = self._attempt(turn)
+            if due_ns is None:
+                due_ns = self._clock.mono_ns() + _PAUSE_NS
+            self._clock.wait_until(due_ns, news)
+
+    def _attempt(self, call: Callable[[], R]) -> R | None:
+        """None if it raises: an exporter's fault must not end the thread."""
         try:
-            self.finish()
-        except Exception as error:  # noqa: BLE001  (the process is about to end)
-            self._failed(error)
+            return call()
+        except Exception as error:  # noqa: BLE001
+            self._instruments.warn(
+                f"{self._name}/exception",
+                f'msg="push exporter failed" destination={self._name} error="{error!r}"',
+            )
+            return None
+
+
+def _is_alive(thread: threading.Thread | None) -> bool:
+    return thread is not None and thread.is_alive()

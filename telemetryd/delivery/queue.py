@@ -1,47 +1,64 @@
 """Encoded bodies that wait for a destination, oldest first.
 
-Queue is the seam: one destination's thread puts, looks at the head, and tells how it ended. What
-keeps the bodies is up to the implementation; this one keeps them in memory.
+Queue is the seam between what encodes and what sends. One thread puts, another one looks at the
+head, sends it, and tells how it ended; each implementation locks for itself. Every point that is
+put leaves in one of two ways: acknowledged, or dropped, which the `on_drop` given to the
+implementation hears of.
+
+A head that was looked at stays the head until it has ended, whatever bounds are passed meanwhile:
+what is on its way must not be counted as dropped.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-# Called with the reason and the number of points for all that is given up.
-OnDrop = Callable[[str, int], None]
 
-FULL = "queue_full"
-# What a body costs besides its bytes, so that a million tiny ones cannot fill memory either:
-# three small objects, rounded up.
-_OVERHEAD = 200
+class OnDrop(Protocol):
+    """Hears of everything that is given up."""
+
+    def __call__(self, reason: str, points: int, records: int = 1) -> None:
+        """So many points, which waited in so many bodies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """The body of one request, not compressed, and how many points are in it."""
+    """The body of one request, not compressed, and how many points are in it. `newest_ns` is when
+    the newest of them was read, in nanoseconds since 1970."""
 
     data: bytes
     points: int
+    newest_ns: int = 0
 
 
 class Queue(ABC):
-    """Bodies in the order in which they came. Used by one thread at a time.
-
-    Each point that is put leaves in one of two ways: acknowledged, or dropped, which calls the
-    `on_drop` given to the implementation.
-    """
+    """Bodies in the order in which they came."""
 
     @abstractmethod
     def put(self, body: Body) -> None:
         """Add a body behind the others; the oldest are dropped where there is no room."""
 
     @abstractmethod
+    def sync(self) -> None:
+        """When this returns, what was put survives the end of the process, if anything here
+        does."""
+
+    @abstractmethod
+    def expire(self, wall_ns: int) -> None:
+        """Drop what has waited for too long."""
+
+    @abstractmethod
     def peek(self) -> Body | None:
         """The head: the body to send next."""
+
+    @property
+    @abstractmethod
+    def head(self) -> int | None:
+        """The number of the head. Each body that is put has one of its own, higher than those
+        before; a part has that of the body that it was split from."""
 
     @abstractmethod
     def acknowledge(self) -> None:
@@ -64,70 +81,46 @@ class Queue(ABC):
     def parts(self) -> int:
         """How many parts are left of the body that the head was split from; 0 if it is whole."""
 
+    @abstractmethod
+    def set_aside(self) -> None:
+        """Let the next ones pass the head, which is kept. A part takes along the body that it was
+        split from, as far as that is not acknowledged yet or the queue does not remember it."""
+
+    @property
+    @abstractmethod
+    def aside(self) -> Sequence[int]:
+        """The numbers of those that are set aside, oldest first."""
+
+    @abstractmethod
+    def take_back(self, number: int) -> bool:
+        """Make one that was set aside the head again; False if it is there no more. A head that
+        was looked at comes right behind it."""
+
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes that wait."""
+        """Bytes that wait, those set aside too."""
+
+    @property
+    @abstractmethod
+    def limit(self) -> int:
+        """Most bytes that may wait."""
+
+    @property
+    @abstractmethod
+    def oldest_ns(self) -> int | None:
+        """When the oldest that waits was read, in nanoseconds since 1970; None without any."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Bodies that wait, parts counted one by one."""
-
-
-class MemoryQueue(Queue):
-    """At most `limit` bytes in memory; lost when the process ends."""
-
-    def __init__(self, limit: int, on_drop: OnDrop) -> None:
-        self._limit = limit
-        self._on_drop = on_drop
-        self._bodies: deque[Body] = deque()
-        self._parts = 0
-        self._size = 0
+        """Bodies that wait, parts counted one by one, those set aside too."""
 
     @property
-    def size(self) -> int:
-        return self._size
+    @abstractmethod
+    def is_durable(self) -> bool:
+        """Whether what waits survives the end of the process."""
 
-    @property
-    def parts(self) -> int:
-        return self._parts
-
-    def __len__(self) -> int:
-        return len(self._bodies)
-
-    def put(self, body: Body) -> None:
-        if len(body.data) + _OVERHEAD > self._limit:
-            self._on_drop(FULL, body.points)
-            return
-        while self._weight + len(body.data) + _OVERHEAD > self._limit:
-            self.drop(FULL)
-        self._append(body)
-
-    def peek(self) -> Body | None:
-        return self._bodies[0] if self._bodies else None
-
-    def acknowledge(self) -> None:
-        self._pop()
-
-    def drop(self, reason: str) -> None:
-        self._on_drop(reason, self._pop().points)
-
-    def split(self, parts: Sequence[Body]) -> None:
-        self._pop()
-        self._bodies.extendleft(reversed(parts))
-        self._size += sum(len(part.data) for part in parts)
-        self._parts += len(parts)
-
-    @property
-    def _weight(self) -> int:
-        return self._size + len(self._bodies) * _OVERHEAD
-
-    def _append(self, body: Body) -> None:
-        self._bodies.append(body)
-        self._size += len(body.data)
-
-    def _pop(self) -> Body:
-        body = self._bodies.popleft()
-        self._size -= len(body.data)
-        self._parts = max(self._parts - 1, 0)
-        return body
+    @abstractmethod
+    def close(self) -> None:
+        """Keep what waits, if that is possible, and let go of it; otherwise it is dropped for the
+        reason "shutdown". Calling it twice is safe."""

@@ -7,29 +7,40 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import cramjam
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.decompress,
+    "snappy": lambda packed: bytes(cramjam.snappy.decompress_raw(packed)),
+}
 # Nothing here waits longer than this, so that a test that fails ends, too.
 LONGEST_S = 30.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What came: `body` is unpacked."""
+    """What came: `body` is unpacked, `packed` as it came."""
 
     path: str
     headers: Mapping[str, str]
     body: bytes
     connection: int
+    packed: bytes = b""
 
 
 @dataclass(frozen=True)
 class Reply:
     """What to answer. `cut` closes the connection instead, `reset` with a reset; `raw` is sent as
-    it is; `hang` waits for `Receiver.release` first."""
+    it is; `hang` waits for `Receiver.release` first, `delay` so many seconds. `date_ns` is what
+    time it says that it is, in nanoseconds since 1970; unset: the real one; 0: it does not say."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +49,13 @@ class Reply:
     cut: bool = False
     reset: bool = False
     hang: bool = False
+    delay: float = 0.0
+    date_ns: int | None = None
+
+    @classmethod
+    def redirect(cls, url: str, status: int = 307) -> Reply:
+        """Sends elsewhere."""
+        return cls(status, {"Location": url})
 
 
 OK = Reply()
@@ -46,11 +64,17 @@ Judge = Callable[[Request], Reply]
 
 
 class Receiver:
-    """Answers one request after the other from `script`, the last entry again and again."""
+    """Answers one request after the other from `script`, the last entry again and again.
 
-    def __init__(self, *script: Reply | Judge) -> None:
+    With `welcomes_probes`, writes of nothing are no part of that: they are answered with OK, and
+    kept in `probes`.
+    """
+
+    def __init__(self, *script: Reply | Judge, welcomes_probes: bool = False) -> None:
         self.requests: list[Request] = []
+        self.probes: list[Request] = []
         self.url = ""
+        self._welcomes_probes = welcomes_probes
         self._script = list(script) or [OK]
         self._changed = threading.Condition()
         self._released = threading.Event()
@@ -75,13 +99,16 @@ class Receiver:
             assert came, f"{len(self.requests)} of {count} requests came"
 
     def _take(self, request: Request) -> Reply:
+        if self._welcomes_probes and not request.body.strip():
+            self.probes.append(request)
+            return OK
         with self._changed:
             step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
             self.requests.append(request)
             self._changed.notify_all()
         reply = step if isinstance(step, Reply) else step(request)
-        if reply.hang:
-            self._released.wait(LONGEST_S)
+        if reply.hang or reply.delay:
+            self._released.wait(LONGEST_S if reply.hang else reply.delay)
         return reply
 
 
@@ -91,10 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        request = Request(self.path, dict(self.headers), body, self.client_address[1])
+        packed = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = _UNPACK[self.headers.get("Content-Encoding", "identity")](packed)
+        request = Request(self.path, dict(self.headers), body, self.client_address[1], packed)
         reply = self.server.receiver._take(request)
         if reply.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -103,7 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.cut or reply.reset or reply.raw or reply.hang:
             self.close_connection = True
             return
-        self.send_response(reply.status)
+        self.send_response_only(reply.status)
+        if reply.date_ns != 0:
+            date_s = time.time() if reply.date_ns is None else reply.date_ns / 1e9
+            self.send_header("Date", formatdate(date_s, usegmt=True))
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.status != 204:

@@ -47,6 +47,10 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     def get(self, path: str, **query: str) -> Answer:
         return self._ask("GET", path, query, None)
 
@@ -74,8 +78,9 @@ def eventually(probe: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 @contextmanager
-def prometheus(folder: Path, config: str = "") -> Iterator[Server]:
-    """Prometheus that takes remote writes; `config` is the text of its configuration file."""
+def prometheus(folder: Path, config: str = "", port: int | None = None) -> Iterator[Server]:
+    """Prometheus that takes remote writes; `config` is the text of its configuration file. `port`
+    is that of one which ran on this folder before."""
     program = _program("prometheus", "prometheus")
     file = folder / "prometheus.yml"
     file.write_text(config)
@@ -89,13 +94,14 @@ def prometheus(folder: Path, config: str = "") -> Iterator[Server]:
             "--web.enable-remote-write-receiver",
         )
 
-    with _running(command, folder, "/-/ready") as server:
+    with _running(command, folder, "/-/ready", port) as server:
         yield server
 
 
 @contextmanager
-def victoria_metrics(folder: Path) -> Iterator[Server]:
-    """VictoriaMetrics that shows points as soon as they are stored."""
+def victoria_metrics(folder: Path, port: int | None = None) -> Iterator[Server]:
+    """VictoriaMetrics that shows points as soon as they are stored. `port` is that of one which
+    ran on this folder before."""
     program = _program("victoria-metrics", "victoria-metrics")
 
     def command(port: int) -> Sequence[str]:
@@ -107,7 +113,7 @@ def victoria_metrics(folder: Path) -> Iterator[Server]:
             "-retentionPeriod=100y",
         )
 
-    with _running(command, folder, "/health") as server:
+    with _running(command, folder, "/health", port) as server:
         yield server
 
 
@@ -149,19 +155,24 @@ def _free_port() -> int:
 
 @contextmanager
 def _running(
-    command: Callable[[int], Sequence[str]], folder: Path, ready_path: str
+    command: Callable[[int], Sequence[str]],
+    folder: Path,
+    ready_path: str,
+    port: int | None = None,
 ) -> Iterator[Server]:
-    server = _start(command, folder, ready_path)
+    server = _start(command, folder, ready_path, port)
     try:
         yield server
     finally:
         _stop(server.process)
 
 
-def _start(command: Callable[[int], Sequence[str]], folder: Path, ready_path: str) -> Server:
+def _start(
+    command: Callable[[int], Sequence[str]], folder: Path, ready_path: str, wanted: int | None
+) -> Server:
     log = folder / "log"
     for _ in range(_TRIES):
-        port = _free_port()
+        port = wanted or _free_port()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command(port), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
