@@ -10,13 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
+import delivery
 import energy
 import gpu
 import node
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 FOLDER = Path(__file__).parent
-DASHBOARDS = {"node.json": node.build, "gpu.json": gpu.build, "energy.json": energy.build}
+DASHBOARDS = {
+    "node.json": node.build,
+    "gpu.json": gpu.build,
+    "energy.json": energy.build,
+    "delivery.json": delivery.build,
+}
 
 
 def main() -> int:

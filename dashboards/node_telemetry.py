@@ -90,21 +90,23 @@ TELEMETRYD = Row(
             "Points pushed",
             "Points a second that each destination acknowledged, and those given up.",
             "cps",
-            Query(rate("telemetryd_push_points_total"), "{{destination}}"),
-            Query(rate("telemetryd_push_dropped_points_total"), "{{destination}} lost: {{reason}}"),
+            Query(rate("telemetryd_exporter_points_total"), "{{destination}}"),
+            Query(
+                rate("telemetryd_exporter_dropped_points_total"), "{{destination}} lost: {{reason}}"
+            ),
         ),
         graph(
             "Waiting to be pushed",
-            "Encoded points that wait for each destination, and how long ago it last took some.",
+            "What waits for each destination: on disk, or in memory where there is no spool.",
             "bytes",
-            Query(series("telemetryd_push_queue_bytes"), "{{destination}}"),
+            Query(series("telemetryd_spool_size_bytes"), "{{destination}}"),
         ),
         graph(
             "Since the last push",
             "Time since each destination last acknowledged points.",
             "s",
             Query(
-                f"time() - {series('telemetryd_push_last_success_timestamp_seconds')}",
+                f"time() - {series('telemetryd_exporter_last_success_timestamp_seconds')}",
                 "{{destination}}",
             ),
         ),
@@ -112,7 +114,7 @@ TELEMETRYD = Row(
             "Push requests",
             "Requests a second to each destination: taken, to be tried again, refused for good.",
             "reqps",
-            Query(rate("telemetryd_push_requests_total"), "{{destination}} {{outcome}}"),
+            Query(rate("telemetryd_exporter_requests_total"), "{{destination}} {{outcome}}"),
         ),
         graph(
             "Configuration in force",

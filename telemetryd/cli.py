@@ -1,4 +1,4 @@
-"""The command line: run, once, doctor, check-config, metrics."""
+"""The command line: run, once, doctor, check-config, metrics, spool."""
 
 from __future__ import annotations
 
@@ -99,7 +99,46 @@ def _parser() -> argparse.ArgumentParser:
     metrics.add_argument(
         "--format", choices=("markdown", "json"), default="markdown", help="default markdown"
     )
+    _add_spool(commands)
     return parser
+
+
+def _add_spool(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`spool` and what belongs to it."""
+    what = "Show what waits for each destination, and handle what one refused."
+    spool = commands.add_parser("spool", help=what, description=what, epilog=_EPILOG)
+    actions = spool.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: str, what: str
+    ) -> argparse.ArgumentParser:
+        sub = group.add_parser(name, help=what, description=what, epilog=_EPILOG)
+        sub.set_defaults(command=_spool, run=run)
+        sub.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
+        sub.add_argument("--directory", metavar="DIR", help="the spool, if it is somewhere else")
+        return sub
+
+    def formatted(sub: argparse.ArgumentParser) -> None:
+        choices = ("table", "json")
+        sub.add_argument("--format", choices=choices, default="table", help="default table")
+
+    formatted(command(actions, "status", "status", "Show what waits for each destination."))
+    what = "List, show, replay or drop what a destination would not take."
+    quarantine = actions.add_parser("quarantine", help=what, description=what, epilog=_EPILOG)
+    group = quarantine.add_subparsers(metavar="COMMAND", required=True)
+    listing = command(group, "list", "list_quarantine", "List what is in quarantine.")
+    formatted(listing)
+    showing = command(group, "show", "show", "Show one body, and the words of its destination.")
+    showing.add_argument("id", metavar="ID", help="as `list` shows it")
+    showing.add_argument("--raw", action="store_true", help="the body alone, byte for byte")
+    replaying = command(group, "replay", "replay", "Have bodies sent once more.")
+    dropping = command(group, "drop", "drop", "Delete bodies for good.")
+    for sub in (replaying, dropping):
+        which = sub.add_mutually_exclusive_group(required=True)
+        which.add_argument("id", metavar="ID", nargs="*", default=[], help="as `list` shows it")
+        which.add_argument("--all", action="store_true", help="everything in quarantine")
+    for sub in (listing, showing, replaying, dropping):
+        sub.add_argument("--destination", metavar="NAME", help="only what is of this destination")
 
 
 def _seconds(text: str) -> float:
@@ -184,6 +223,13 @@ def _check_config(arguments: argparse.Namespace) -> int:
     load(config_files(arguments.file), strict=True)
     print(f"{arguments.file}: fine")
     return 0
+
+
+def _spool(arguments: argparse.Namespace) -> int:
+    from telemetryd import spool_command
+
+    run: Callable[[Config, argparse.Namespace], int] = getattr(spool_command, arguments.run)
+    return run(load(config_files(arguments.config)), arguments)
 
 
 def _metrics(arguments: argparse.Namespace) -> int:

@@ -63,6 +63,7 @@ VARIABLES = {
     "node": {"datasource": False, "job": False, "instance": False},
     "gpu": {"datasource": False, "job": False, "instance": True, "gpu": True},
     "energy": {"datasource": False, "job": False, "instance": True},
+    "delivery": {"datasource": False, "job": False, "instance": True, "destination": True},
 }
 
 
@@ -128,8 +129,8 @@ def test_a_gauge_that_is_shown_as_it_is_has_its_unit(endings: tuple[str, ...], u
         if panel["type"] == "table":
             continue
         for target in panel["targets"]:
-            metric = target["expr"].partition("{")[0]
-            if metric.endswith(endings) and target["expr"].endswith("}"):
+            metric, *more = target["expr"].split("{")
+            if metric.endswith(endings) and len(more) == 1 and more[0].endswith("}"):
                 assert panel["fieldConfig"]["defaults"]["unit"] == unit, panel["title"]
 
 
@@ -165,7 +166,8 @@ def test_a_dashboard_of_many_nodes_names_the_node_in_every_line() -> None:
     for target in TARGETS:
         is_of_one = VARIABLES[target.board]["instance"] is False
         legend = set(re.findall(r"{{(\w+)}}", target.legend))
-        assert is_of_one or "instance" in legend or not {"gpu", "device"} & legend, str(target)
+        of_one_node = {"gpu", "device", "destination"} & legend
+        assert is_of_one or "instance" in legend or not of_one_node, str(target)
         assert ('instance="$instance"' in target.expr) == is_of_one
 
 
@@ -184,9 +186,23 @@ def test_a_choice_of_gpus_takes_their_instances_along(monkeypatch: pytest.Monkey
                 assert own <= set(labels), str(target)
 
 
+def test_a_choice_of_destinations_is_kept_to() -> None:
+    for target in TARGETS:
+        if target.board == "delivery":
+            for _, labels in selectors(target.expr):
+                assert "destination" in labels, str(target)
+
+
+def test_every_instrument_of_delivery_has_a_panel() -> None:
+    shown = {metric for target in TARGETS for metric, _ in selectors(target.expr)}
+    declared = {name for name in CATALOGUE if re.match(r"telemetryd_(exporter|spool)_", name)}
+    assert declared
+    assert declared <= shown
+
+
 def test_the_address_of_a_dashboard_stays() -> None:
     addresses = {name: board["uid"] for name, board in BOARDS.items()}
-    assert addresses == {name: f"telemetryd-{name}" for name in ("node", "gpu", "energy")}
+    assert addresses == {name: f"telemetryd-{name}" for name in VARIABLES}
 
 
 @every_board

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from support.promql import operands
 from support.servers import eventually
-from support.watched_host import FIXTURE, HERE, JOB, ONLY_HERE, Watched, watched
+from support.watched_host import (
+    DESTINATIONS,
+    FIXTURE,
+    HERE,
+    JOB,
+    ONLY_HERE,
+    Watched,
+    watched,
+)
 from test_alerts import ALERTS
 from test_dashboards import BOARDS, Target, every_board, every_target
 
@@ -25,6 +33,7 @@ _WINDOWS = {
     "[1w:15m]": "[1m:1s]",
     "$gpu": "[^/]+",
     "$job": JOB,
+    "$destination": ".*",
     " offset 5h": "",
 }
 # What grows once in a window of a minute grows in this.
@@ -100,5 +109,6 @@ def test_the_variables_offer_the_nodes(nodes: Watched, name: str) -> None:
             "node": {"job": {JOB}, "instance": {FIXTURE, HERE}},
             "gpu": {"job": {JOB}, "instance": {FIXTURE}, "gpu": {"0", "1", "2", "3"}},
             "energy": {"job": {JOB}, "instance": {FIXTURE, HERE}},
+            "delivery": {"job": {JOB}, "instance": {FIXTURE}, "destination": set(DESTINATIONS)},
         }[name]
     )
