@@ -57,6 +57,7 @@ def _cost() -> dict[str, float]:
 
     from telemetryd import plugins  # noqa: PLC0415
     from telemetryd.derivation import DerivedConfig, EnergyConfig  # noqa: PLC0415
+    from telemetryd.memory import settle  # noqa: PLC0415
 
     node = EnergyNode(gpu_count=GPUS, packages=2)
     config = DerivedConfig(energy=EnergyConfig(idle_watts=IDLE_WATTS))
@@ -74,6 +75,7 @@ def _cost() -> dict[str, float]:
         took[name].append((time.process_time_ns() - before) / 1000)
 
     node.run(_WARM_S)
+    settle()  # as the daemon does after its first minute
     node.pipeline.publish = counted
     seconds = []
     for _ in range(_SECONDS):

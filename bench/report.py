@@ -15,6 +15,7 @@ from gpu import GPUS, GROWTH_SAMPLES, Gpus
 from imports import Step
 from jitter import Jitter
 from measure import Contest, Round, percentile
+from push import Push
 from trees import Size
 
 Row = Sequence[object]
@@ -202,6 +203,25 @@ def energy(found: Energy) -> str:
         ["series of the node's energy", f"{found.series:.0f}"],
     ]
     return table(["CPU, us", "telemetryd"], rows)
+
+
+def push(found: Push) -> str:
+    names = {"influxdb": "InfluxDB", "remote_write": "remote write"}
+    rows: list[Row] = []
+    for kind, way in found.ways.items():
+        name = names[kind]
+        ours, peer = f"{way.ours_us:.2f}", f"{way.peer_us:.2f}"
+        rows.append([f"{name}: CPU for a sample, us", ours, peer, f"{way.ratio:.3f}"])
+        rows.append([f"{name}: bytes on the wire for a sample", f"{way.wire_bytes:.1f}", "", ""])
+    grown = (found.grown_kib - found.settled_kib) / 1024
+    rows += [
+        ["spool: bodies of 100 KiB put and synced, MiB/s", f"{found.append:,.0f}", "", ""],
+        ["spool: the same read and acknowledged, MiB/s", f"{found.replay:,.0f}", "", ""],
+        ["bodies that wait after a day of outage", f"{found.waiting:,.0f}", "", ""],
+        ["memory after an hour of it, MiB", f"{found.settled_kib / 1024:.1f}", "", ""],
+        ["memory after a day of it, MiB", f"{found.grown_kib / 1024:.1f} ({grown:+.2f})", "", ""],
+    ]
+    return table(["", "telemetryd", "client library", "ratio"], rows)
 
 
 class Targets:

@@ -23,12 +23,13 @@ import energy
 import gpu
 import imports
 import jitter
+import push
 import report
 from measure import WARM_S, Contest, contest, disagree
 from peers import ROOT, node_exporter, node_exporters, telemetryd
 from trees import Size, planted
 
-SECTIONS = ("cpu", "memory", "growth", "jitter", "imports", "gpu", "energy")
+SECTIONS = ("cpu", "memory", "growth", "jitter", "imports", "gpu", "energy", "push")
 SIZES = (Size(8, 4, 2), Size(64, 16, 8), Size(256, 64, 32))
 # Scrapes in quick succession at the end of each round, for the latencies.
 _QUICK = 200
@@ -137,6 +138,19 @@ class Bench:
         what = f"CPU for the energy of {energy.OWNERS} owners on {energy.GPUS} GPUs, ms"
         self.targets.at_most(what, found.interval_us / 1000, 5)
 
+    def push(self) -> None:
+        say(f"push: {push.SERIES:,} series a second to both destinations, and a day of outage")
+        found = push.measure()
+        self.raw["push"] = found
+        self.sections["push"] = report.push(found)
+        at_most = self.targets.at_most
+        points = found.ways["influxdb"].peer_us
+        for kind, way in found.ways.items():
+            what = f"CPU for a sample pushed by {kind}, of influxdb-client's Points"
+            at_most(what, way.ours_us / points, 0.05, ".3f")
+        grown = (found.grown_kib - found.settled_kib) / 1024
+        at_most("growth over a day of outage, MiB", grown, 1)
+
     def machine(self) -> str:
         rows = [
             ["machine", f"{os.cpu_count()} x {_first('/proc/cpuinfo', 'model name')}"],
@@ -217,8 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         node_exporter()
     except FileNotFoundError as error:
-        wanted = [name for name in wanted if name in {"jitter", "imports", "gpu", "energy"}]
-        say(f"{error}; without it only jitter, imports, gpu and energy can be measured")
+        alone = ("jitter", "imports", "gpu", "energy", "push")
+        wanted = [name for name in wanted if name in alone]
+        say(f"{error}; without it only {', '.join(alone)} can be measured")
     steps: dict[str, Callable[[], None]] = {name: getattr(bench, name) for name in SECTIONS}
     for name in SECTIONS:
         if name in wanted:
