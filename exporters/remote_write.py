@@ -23,7 +23,8 @@ from telemetryd.delivery.http_config import HttpConfig, split_address
 from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
 from telemetryd.exporter import ExporterConfig, PushExporter
-from telemetryd.exporters.remote_write_encoder import MOST_SAMPLES_PER_SERIES, Encoder
+from telemetryd.exporters.remote_write_encoder import Encoder
+from telemetryd.exporters.remote_write_run import MOST_SAMPLES_PER_SERIES
 from telemetryd.instruments import Instruments
 
 # What the bodies are, to those who find them on disk.

@@ -19,47 +19,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from telemetryd.batch import STALE_AFTER_INTERVALS, Batch
 from telemetryd.clock import Clock
 from telemetryd.delivery.queue import Body, OnDrop
 from telemetryd.exporters.remote_write_labels import encoded_labels
-from telemetryd.exporters.remote_write_message import Packer, ends
+from telemetryd.exporters.remote_write_message import ends
+from telemetryd.exporters.remote_write_run import Piece, Plan, Run
 from telemetryd.metric import Metric, Series
-from telemetryd.pick import picker
 
-# Samples in one message. What has more makes several, each counted as a series, so that bodies do
-# not grow with the time between two flushes.
-MOST_SAMPLES_PER_SERIES = 10
 # When no collector says anything the daemon is about to stop, which takes it up to 10 s.
 _STOPPING_NS = 30_000_000_000
 _MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some messages for a body; `apart` if they may be refused for their time, which is not newer
-    than what was sent before, or lies ahead."""
-
-    body: Body
-    series: int
-    apart: bool
-
-
-class _Plan:
-    """How to turn the values of a collector's batch into messages.
-
-    `labels` has those of every series that is sent; `chunks` the positions of their values, no
-    more of them than fit into one body.
-    """
-
-    def __init__(self, series: tuple[Series, ...]) -> None:
-        self.series = series
-        self.labels: dict[bytes, Series] = {}
-        self.chunks: list[tuple[Callable[[Sequence[float]], tuple[float, ...]], Packer, int]] = []
-        self.dropped: dict[str, int] = {}
-        self.releases = 0
 
 
 @dataclass(slots=True)
@@ -68,24 +40,11 @@ class _Track:
     timestamp, and the last batch's moment and period of the monotonic clock. `apart` once
     something of this flush is kept apart: what comes behind it has to stay behind it."""
 
-    plan: _Plan | None = None
+    plan: Plan | None = None
     last_ms: int = -1
     apart: bool = False
     mono_ns: int = 0
     period_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Run:
-    """Batches of one layout whose samples go into the same messages."""
-
-    apart: bool = False
-    stamps_ms: list[int] = field(default_factory=list)
-    rows: list[Sequence[float]] = field(default_factory=list)
-
-    def goes_on(self, ms: int, *, apart: bool) -> bool:
-        """Whether a batch of the time `ms` can come behind the others."""
-        return self.apart == apart and (not self.stamps_ms or ms > self.stamps_ms[-1])
 
 
 class Encoder:
@@ -128,7 +87,7 @@ class Encoder:
             self._newest_mono_ns = max(self._newest_mono_ns, batch.mono_ns)
         for track in self._tracks.values():
             track.apart = False
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for name, own in collectors.items():
             track = self._tracks.setdefault(name, _Track())
             pieces += self._pieces(name, track, own)
@@ -142,31 +101,28 @@ class Encoder:
         apart = [piece for piece in pieces if piece.apart]
         return [*self._joined(together), *self._joined(apart)]
 
-    def _pieces(self, name: str, track: _Track, batches: Iterable[Batch]) -> Iterator[_Piece]:
-        run = _Run()
+    def _pieces(self, name: str, track: _Track, batches: Iterable[Batch]) -> Iterator[Piece]:
+        run = Run()
         for batch in batches:
             series, values = self._numbers(batch)
             ms = batch.wall_ns // _MS
             track.apart |= ms <= track.last_ms
+            if not run.goes_on(ms, apart=track.apart):
+                yield from run.pieces(self._most_series)
+                run = Run(track.apart)
             plan = track.plan
             if plan is None or not self._fits(plan, series):
-                yield from self._packed(track, run)
-                run = _Run(track.apart)
                 plan = self._plan(name, series, plan)
-                yield from self._replace(track, plan, ms)
-            elif not run.goes_on(ms, apart=track.apart):
-                yield from self._packed(track, run)
-                run = _Run(track.apart)
+                run.change(list(self._replace(track, plan, ms)))
             for reason, points in plan.dropped.items():
                 self._on_drop(reason, points)
-            run.stamps_ms.append(ms)
-            run.rows.append(values)
+            run.add(plan, ms, values)
             track.last_ms = max(track.last_ms, ms)
             track.mono_ns = batch.mono_ns
             track.period_ns = int(max(batch.interval, self._resolution) * 1e9)
-        yield from self._packed(track, run)
+        yield from run.pieces(self._most_series)
 
-    def _fits(self, plan: _Plan, series: tuple[Series, ...]) -> bool:
+    def _fits(self, plan: Plan, series: tuple[Series, ...]) -> bool:
         if plan.series is not series:
             return False
         return "duplicate" not in plan.dropped or plan.releases == self._releases
@@ -181,25 +137,12 @@ class Encoder:
         self._on_drop("invalid", len(batch.values) - len(sound))
         return tuple(one for one, _ in sound), [value for _, value in sound]
 
-    def _packed(self, track: _Track, run: _Run) -> Iterator[_Piece]:
-        """The samples of a run, in messages of the plan that it was read by."""
-        if track.plan is None or not run.rows:
-            return
-        for pick, packer, count in track.plan.chunks:
-            for begin in range(0, len(run.rows), MOST_SAMPLES_PER_SERIES):
-                part = slice(begin, begin + MOST_SAMPLES_PER_SERIES)
-                stamps_ms = run.stamps_ms[part]
-                data = packer.pack(stamps_ms, [pick(row) for row in run.rows[part]])
-                body = Body(data, count * len(stamps_ms), stamps_ms[-1] * _MS)
-                yield _Piece(body, count, run.apart)
-
-    def _plan(self, name: str, series: tuple[Series, ...], before: _Plan | None) -> _Plan:
+    def _plan(self, name: str, series: tuple[Series, ...], before: Plan | None) -> Plan:
         """A plan for these series of the collector called `name`."""
-        plan = _Plan(series)
+        plan = Plan(series, self._most_series)
         plan.releases = self._releases
-        known = {} if before is None else {one: key for key, one in before.labels.items()}
+        known = {} if before is None else before.known
         wanted = {metric: self._wants(metric) for metric in {one.metric for one in series}}
-        positions: list[int] = []
         for position, one in enumerate(series):
             if not wanted[one.metric]:
                 continue
@@ -209,38 +152,32 @@ class Encoder:
             elif key in plan.labels or self._owners.get(key, name) != name:
                 plan.dropped["duplicate"] = plan.dropped.get("duplicate", 0) + 1
             else:
-                plan.labels[key] = one
-                positions.append(position)
+                plan.labels[key] = position
         self._owners.update(dict.fromkeys(plan.labels, name))
-        labels = list(plan.labels)
-        for begin in range(0, len(positions), self._most_series):
-            part = slice(begin, begin + self._most_series)
-            count = len(positions[part])
-            plan.chunks.append((picker(positions[part]), Packer(labels[part]), count))
         return plan
 
-    def _replace(self, track: _Track, plan: _Plan, ms: int) -> Iterator[_Piece]:
+    def _replace(self, track: _Track, plan: Plan, ms: int) -> Iterator[Piece]:
         """Go on with `plan` at the time `ms`; the series that are not in it have ended."""
         if track.plan is not None:
             gone = [key for key in track.plan.labels if key not in plan.labels]
             yield from self._end(track, gone, max(ms, track.last_ms + 1))
         track.plan = plan
 
-    def _end(self, track: _Track, labels: Iterable[bytes], ms: int) -> Iterator[_Piece]:
+    def _end(self, track: _Track, labels: Iterable[bytes], ms: int) -> Iterator[Piece]:
         """Markers for these series, at a time when none of them has a sample that is newer."""
         ending = list(labels)
         apart = track.apart or ms * _MS > self._clock.wall_ns()
         for begin in range(0, len(ending), self._most_series):
             part = ending[begin : begin + self._most_series]
             # Nobody has read a marker: it is no point.
-            yield _Piece(Body(ends(part, ms), 0, ms * _MS), len(part), apart)
+            yield Piece(Body(ends(part, ms), 0, ms * _MS), len(part), apart)
         for key in ending:
             del self._owners[key]
         if ending:
             self._releases += 1
             track.last_ms = max(track.last_ms, ms)
 
-    def _joined(self, pieces: Iterable[_Piece]) -> Iterator[Body]:
+    def _joined(self, pieces: Iterable[Piece]) -> Iterator[Body]:
         """The same messages in few bodies."""
         parts: list[Body] = []
         series = 0

@@ -71,6 +71,7 @@ class Packer:
 
     def __init__(self, labels: Sequence[bytes]) -> None:
         self._labels = labels
+        self.count = len(labels)
         self._prepared: dict[tuple[int, ...], tuple[struct.Struct, list[object]]] = {}
 
     def pack(self, stamps_ms: Sequence[int], rows: Sequence[Sequence[float]]) -> bytes:

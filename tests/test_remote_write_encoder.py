@@ -144,6 +144,38 @@ def test_batches_of_the_same_series_become_one_message_for_each_series() -> None
     assert body.newest_ns // 1_000_000 == feed.ms
 
 
+def test_what_is_not_sent_may_come_and_go_between_the_batches_of_one_message() -> None:
+    """Such as the series of single processes."""
+    feed = Feed(wants=lambda metric: metric is VALUE)
+    for reading, others in enumerate(("", "pq", "q", "")):
+        feed.clock.tick(1)
+        noise = [(OTHER.at(one), -1.0) for one in others]
+        feed.read([*noise, (VALUE.at("a"), reading), (VALUE.at("b"), 10.0 + reading)])
+    (body,) = feed.flush()
+    assert [[one.value for one in each] for each in series(body.data)] == [
+        [0.0, 1.0, 2.0, 3.0],
+        [10.0, 11.0, 12.0, 13.0],
+    ]
+
+
+def test_series_that_come_and_go_divide_no_message_but_their_own() -> None:
+    feed = Feed()
+    for reading, others in enumerate(("", "p", "pq", "q", "p", "")):
+        feed.clock.tick(1)
+        feed.read([(VALUE.at(one), float(reading)) for one in (*others, "a", "b")])
+    messages: dict[str, list[list[float | str]]] = {}
+    for body in feed.flush():
+        for each in series(body.data):
+            values = ["end" if one.is_stale else one.value for one in each]
+            messages.setdefault(dict(each[0].labels)["row"], []).append(values)
+    assert messages == {
+        "a": [[0, 1, 2, 3, 4, 5]],
+        "b": [[0, 1, 2, 3, 4, 5]],
+        "p": [[1], [2], ["end"], [4], ["end"]],
+        "q": [[2], [3], ["end"]],
+    }
+
+
 def test_a_layout_is_used_again_with_other_numbers_of_batches() -> None:
     feed = Feed()
     for count in (1, 3, 1, 2, 3):
