@@ -7,25 +7,21 @@ decided in telemetryd.delivery.
 
 from __future__ import annotations
 
-import random as _random
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from telemetryd.batch import Batch
 from telemetryd.clock import Clock
-from telemetryd.delivery.build import delivery_lane
-from telemetryd.delivery.counts import count_drops
 from telemetryd.delivery.http_config import HttpConfig, split_address
-from telemetryd.delivery.spool_config import SpoolConfig
-from telemetryd.errors import Unavailable
-from telemetryd.exporter import ExporterConfig, PushExporter
+from telemetryd.delivery.http_exporter import HttpExporter
+from telemetryd.delivery.queue import OnDrop
+from telemetryd.delivery.writer import Encode
+from telemetryd.exporter import ExporterConfig
 from telemetryd.exporters.line_protocol import Encoder
-from telemetryd.instruments import Instruments
 
-# What the bodies are, to those who find them on disk.
-KIND = "influxdb"
+if TYPE_CHECKING:
+    from telemetryd.delivery.http import HttpDestination
+
 WRITE_PATH = "/api/v2/write"
 
 
@@ -64,49 +60,18 @@ class InfluxDBConfig(HttpConfig):
         return value
 
 
-class InfluxDB(PushExporter):
-    """Raises Unavailable if a TLS file cannot be used. A token that cannot be read yet is waited
-    for, like a server that is down."""
-
+class InfluxDB(HttpExporter):
     Config: ClassVar[type[ExporterConfig]] = InfluxDBConfig
+    kind = "influxdb"
+    packages = "influxdb-client"
+    config: InfluxDBConfig
 
-    def __init__(
-        self,
-        name: str,
-        config: ExporterConfig,
-        labels: Mapping[str, str],
-        instruments: Instruments,
-        spool: SpoolConfig,
-        *,
-        clock: Clock | None = None,
-        random: Callable[[], float] = _random.random,
-    ) -> None:
-        super().__init__(name, config, labels, instruments, spool)
-        assert isinstance(config, InfluxDBConfig)
-        try:
-            from telemetryd.exporters.influxdb_transport import Transport  # noqa: PLC0415
-        except ImportError as error:
-            raise Unavailable(
-                f"influxdb-client cannot be imported: {error}",
-                "install the Python package influxdb-client, or set "
-                f"exporters.{name}.enabled = false",
-            ) from error
-        clock = clock or Clock()
-        self._transport = Transport(name, config, clock)
-        tags = {**labels, "host": config.host} if config.host is not None else labels
-        on_drop = count_drops(name, instruments)
-        encoder = Encoder(tags, config.chooser(), config.batch_size, on_drop)
-        self._lane = delivery_lane(self, KIND, encoder.encode, self._transport, clock, random)
+    def _connect(self, clock: Clock) -> HttpDestination:
+        from telemetryd.exporters.influxdb_transport import Transport  # noqa: PLC0415
 
-    def start(self) -> None:
-        self._lane.start()
+        return Transport(self.name, self.config, clock)
 
-    def offer(self, batch: Batch) -> None:
-        self._lane.offer(batch)
-
-    def stop(self, timeout: float) -> None:
-        if self._lane.stop(timeout):
-            self._transport.close()
-
-    def check(self) -> None:
-        self._transport.check()
+    def _encoder(self, on_drop: OnDrop, _clock: Clock) -> Encode:
+        config = self.config
+        tags = {**self.labels, "host": config.host} if config.host is not None else self.labels
+        return Encoder(tags, config.chooser(), config.batch_size, on_drop).encode

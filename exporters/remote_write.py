@@ -7,28 +7,24 @@ made. What is sent, when, and what follows from an answer is decided in telemetr
 
 from __future__ import annotations
 
-import random as _random
 import socket
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from telemetryd.batch import Batch
 from telemetryd.clock import Clock
-from telemetryd.delivery.build import delivery_lane
-from telemetryd.delivery.counts import count_drops
 from telemetryd.delivery.headers import check_names, check_values
 from telemetryd.delivery.http_config import HttpConfig, split_address
-from telemetryd.delivery.spool_config import SpoolConfig
-from telemetryd.errors import Unavailable
-from telemetryd.exporter import ExporterConfig, PushExporter
+from telemetryd.delivery.http_exporter import HttpExporter
+from telemetryd.delivery.queue import OnDrop
+from telemetryd.delivery.writer import Encode
+from telemetryd.exporter import ExporterConfig
 from telemetryd.exporters.remote_write_encoder import Encoder
 from telemetryd.exporters.remote_write_run import MOST_SAMPLES_PER_SERIES
-from telemetryd.instruments import Instruments
 
-# What the bodies are, to those who find them on disk.
-KIND = "remote_write"
+if TYPE_CHECKING:
+    from telemetryd.delivery.http import HttpDestination
+
 _EXAMPLE = "http://prometheus:9090/api/v1/write"
 
 
@@ -116,54 +112,24 @@ class RemoteWriteConfig(HttpConfig):
         return self.batch_size * MOST_SAMPLES_PER_SERIES
 
 
-class RemoteWrite(PushExporter):
-    """Raises Unavailable if a TLS file cannot be used. A secret that cannot be read yet is waited
-    for, like a server that is down."""
-
+class RemoteWrite(HttpExporter):
     Config: ClassVar[type[ExporterConfig]] = RemoteWriteConfig
+    kind = "remote_write"
+    packages = "urllib3 and cramjam"
+    config: RemoteWriteConfig
 
-    def __init__(
-        self,
-        name: str,
-        config: ExporterConfig,
-        labels: Mapping[str, str],
-        instruments: Instruments,
-        spool: SpoolConfig,
-        *,
-        clock: Clock | None = None,
-        random: Callable[[], float] = _random.random,
-    ) -> None:
-        super().__init__(name, config, labels, instruments, spool)
-        assert isinstance(config, RemoteWriteConfig)
-        try:
-            from telemetryd.exporters.remote_write_transport import Transport  # noqa: PLC0415
-        except ImportError as error:
-            raise Unavailable(
-                f"urllib3 or cramjam cannot be imported: {error}",
-                "install the Python packages urllib3 and cramjam, or set "
-                f"exporters.{name}.enabled = false",
-            ) from error
-        clock = clock or Clock()
-        self._transport = Transport(name, config, clock)
-        encoder = Encoder(
-            {**labels, "job": config.job, "instance": config.instance or socket.gethostname()},
+    def _connect(self, clock: Clock) -> HttpDestination:
+        from telemetryd.exporters.remote_write_transport import Transport  # noqa: PLC0415
+
+        return Transport(self.name, self.config, clock)
+
+    def _encoder(self, on_drop: OnDrop, clock: Clock) -> Encode:
+        config = self.config
+        return Encoder(
+            {**self.labels, "job": config.job, "instance": config.instance or socket.gethostname()},
             config.chooser(),
             config.batch_size,
-            count_drops(name, instruments),
+            on_drop,
             clock,
             config.resolution,
-        )
-        self._lane = delivery_lane(self, KIND, encoder.encode, self._transport, clock, random)
-
-    def start(self) -> None:
-        self._lane.start()
-
-    def offer(self, batch: Batch) -> None:
-        self._lane.offer(batch)
-
-    def stop(self, timeout: float) -> None:
-        if self._lane.stop(timeout):
-            self._transport.close()
-
-    def check(self) -> None:
-        self._transport.check()
+        ).encode
