@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
 
 import pytest
@@ -57,6 +58,18 @@ def test_retry_after_comes_first_and_is_capped() -> None:
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
     assert parse_retry_after(header, WALL_S) == seconds
+
+
+def test_a_date_of_unknown_zone_is_utc_whatever_the_zone_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse_retry_after("Tue, 14 Nov 2023 22:14:20 -0000", WALL_S) == 60.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_server_that_asks_for_no_wait_at_all_is_not_hammered() -> None:

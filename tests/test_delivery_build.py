@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from support.clock import FakeClock
-from support.delivery import OK, Words, in_turn, refuse
+from support.delivery import OK, Words, in_turn, refuse, takes_all
 from support.delivery_lanes import SERIES
 from support.push import Push, shown
 from support.servers import eventually
+from support.spools import Kept
 
 from telemetryd.batch import Batch
 from telemetryd.delivery.destination import Verdict
@@ -39,6 +40,10 @@ def read(exporter: Push) -> None:
 
 def is_durable(exporter: Push) -> float:
     return shown(exporter.instruments, "there")["telemetryd_spool_durable"]
+
+
+def waiting(exporter: Push) -> float:
+    return shown(exporter.instruments, "there")["telemetryd_spool_records"]
 
 
 def test_what_waits_is_on_disk_in_a_folder_named_after_the_destination(tmp_path: Path) -> None:
@@ -111,3 +116,46 @@ def test_what_is_refused_is_in_quarantine_as_far_as_the_configuration_has_room(
         figures = shown(exporter.instruments, "there")
         assert figures["telemetryd_spool_quarantined_records"] == kept
         assert (figures["telemetryd_spool_quarantined_bytes"] > 0) == bool(kept)
+
+
+def test_what_had_to_wait_in_memory_goes_to_disk_in_order_when_that_can_be_had(
+    tmp_path: Path,
+) -> None:
+    """It was mounted late, say, or the process before was slow to let go of it."""
+    before = Kept(tmp_path / "there", kind="words")
+    there = Words(in_turn(UNAUTHORIZED))
+    exporter = push(SpoolConfig(directory=str(tmp_path)), there)
+    exporter.start()
+    for count in range(1, 6):
+        read(exporter)
+        eventually(lambda count=count: waiting(exporter) == count)
+    before.spool.close()
+    read(exporter)
+    eventually(lambda: is_durable(exporter) == 1)
+    # As after a kill -9.
+    left = Kept(before.crash(tmp_path / "left"), kind="words")
+    seconds = b" ".join(one.data for one in left.drain())
+    assert [int(second) for second in seconds.split()] == list(range(1010, 1070, 10))
+    left.spool.close()
+    there.answer = takes_all
+    for _ in range(6):
+        read(exporter)
+    eventually(lambda: waiting(exporter) == 0)
+    exporter.stop(5)
+    assert b" ".join(there.stored).split() == [b"%d" % at for at in range(1010, 1130, 10)]
+    figures = shown(exporter.instruments, "there")
+    assert figures["telemetryd_exporter_points_total"] == 12
+
+
+def test_the_disk_is_looked_for_once_a_minute(tmp_path: Path) -> None:
+    before = Kept(tmp_path / "there", kind="words")
+    exporter = push(SpoolConfig(directory=str(tmp_path)), Words(in_turn(UNAUTHORIZED)))
+    exporter.start()
+    before.spool.close()
+    for count in range(1, 6):
+        read(exporter)
+        eventually(lambda count=count: waiting(exporter) == count)
+        assert is_durable(exporter) == 0
+    read(exporter)
+    eventually(lambda: is_durable(exporter) == 1)
+    exporter.stop(5)

@@ -23,9 +23,11 @@ class Disk(MemoryQueue):
         self.synced: list[int] = []
         self.expired: list[int] = []
 
+        self.works = True
+
     @property
     def is_durable(self) -> bool:
-        return True
+        return self.works
 
     def sync(self) -> None:
         self.synced.append(len(self))
@@ -192,6 +194,28 @@ def test_a_queue_in_memory_takes_nothing_that_is_on_disk(quarantine: Quarantine)
     bench.writer.turn()
     assert len(bench.queue) == 0
     assert len(list(quarantine.take_replayed("words"))) == 1
+
+
+def test_on_a_disk_that_fails_it_is_removed_only_when_the_disk_has_it(
+    quarantine: Quarantine,
+) -> None:
+    class Failing(Disk):
+        def put(self, body: Body) -> None:
+            super().put(body)
+            self.works = False
+
+    bench = opened(open_queue=Failing, quarantine=quarantine)
+    assert isinstance(bench.queue, Failing)
+    for works in (True, False, False):
+        bench.queue.works = works
+        bench.clock.tick(10)
+        bench.writer.turn()
+        assert len(list(quarantine.take_replayed("words"))) == 1
+    bench.queue.works = True
+    bench.clock.tick(10)
+    bench.writer.turn()
+    assert list(quarantine.take_replayed("words")) == []
+    assert len(bench.queue) == 1, "it is put only once"
 
 
 def test_what_was_made_for_another_kind_stays_where_it_is_and_is_named(

@@ -228,6 +228,24 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder(folder: Path) -> Non
     assert owners == {65534}
 
 
+@pytest.mark.parametrize("link", ["quarantine", "replay", "."])
+def test_a_link_in_the_place_of_a_folder_moves_and_deletes_nothing_elsewhere(
+    folder: Path, tmp_path: Path, link: str
+) -> None:
+    """Root types these commands in a folder that belongs to the daemon's user."""
+    add(quarantine(folder), b"x")
+    (folder / "replay").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    (folder / link).rename(elsewhere)
+    (folder / link).symlink_to(elsewhere)
+    kept = quarantine(folder)
+    before = tree(tmp_path)
+    for act in (kept.replay, *([] if link == "replay" else [kept.drop])):
+        with pytest.raises(NotADirectoryError):
+            act(ID)
+    assert tree(tmp_path) == before
+
+
 @given(data=st.binary(max_size=2000), at=st.integers(0, 4000), junk=st.binary(max_size=50))
 def test_junk_is_never_taken_for_a_body(data: bytes, at: int, junk: bytes) -> None:
     folder = Path(tempfile.mkdtemp())

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,20 @@ def test_a_pipe_or_a_link_where_a_file_should_be_is_set_aside(folder: Path) -> N
     assert kept.drops.points == {"corrupt": 1 + 2 + 3 + 4}
 
 
-@pytest.mark.parametrize("text", [b"", b"\0" * 100, b"junk", b"{}", b"00000000 {}\n"])
+def summed(text: bytes) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"\0" * 100, b"junk", b"{}", b"00000000 {}\n"),
+        *map(summed, (b"[1]", b"{}", b'{"format": 1}', b'{"format": 2}', b"[" * 100_000)),
+        summed(b'{"format": 1, "next": [1], "end": [1, 0, 0], "front": [], "aside": []}'),
+        summed(b'{"format": 1, "next": ["x", 0, 0], "end": [1, 0, 0], "front": [], "aside": []}'),
+    ],
+    ids=range(12),
+)
 def test_a_cursor_that_is_garbage_means_to_begin_at_the_oldest(folder: Path, text: bytes) -> None:
     (folder / "cursor").write_bytes(text)
     kept = Kept(folder)

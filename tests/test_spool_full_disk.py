@@ -3,7 +3,6 @@ goes on when there is space again. Each test is a program that runs on a small t
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -11,9 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.spools import Kept, body, tree
-
-from telemetryd.delivery import spool_line
 
 BEGIN = """
 import json, os, resource, sys
@@ -188,55 +184,3 @@ def test_files_that_may_not_grow_cost_nothing_that_fits_into_memory(tmp_path: Pa
     assert points == {"enospc": sum(range(3, left[2]))}
     assert number(found, "errors") >= 58
     assert found["lost"] == {}
-
-
-def test_what_could_not_be_written_waits_behind_a_segment_that_cannot_be_opened_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = Kept(tmp_path / "far")
-    kept.spool.put(body(1))
-    kept.spool._backlog.log.roll()
-    (tmp_path / "far").rename(tmp_path / "hidden")
-    kept.spool.put(body(2))
-    (tmp_path / "hidden").rename(tmp_path / "far")
-
-    def fail(path: str) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(spool_line, "open_regular", fail)
-        assert (kept.spool.peek(), len(kept.spool)) == (None, 2)
-    assert [one.points for one in kept.drain()] == [1, 2]
-    assert kept.drops.records.total() == 0
-    kept.spool.close()
-
-
-def test_a_disk_that_fails_and_works_again_keeps_the_order(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "far")
-    kept.spool.put(body(1))
-    hidden = tmp_path / "hidden"
-    kept.spool._backlog.log.roll()
-    (tmp_path / "far").rename(hidden)
-    for number in (2, 3, 4):
-        kept.spool.put(body(number))
-    assert kept.errors >= 3
-    kept.spool.sync()
-    hidden.rename(tmp_path / "far")
-    heads = []
-    for _ in range(2):
-        head = kept.spool.peek()
-        assert head is not None
-        heads.append(head.points)
-        kept.spool.acknowledge()
-    assert heads == [1, 2]
-    kept.spool.peek()
-    kept.spool.set_aside()
-    kept.spool.put(body(5))
-    assert sum(name.endswith(".seg") for name in tree(tmp_path / "far")) == 2
-    kept.spool.close()
-    again = Kept(tmp_path / "far")
-    assert again.spool.aside == (3,)
-    again.spool.take_back(3)
-    assert [one.points for one in again.drain()] == [3, 4, 5]
-    assert kept.drops.records.total() + again.drops.records.total() == 0
-    again.spool.close()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.spools import Kept, body, tree
 
-from telemetryd.delivery import spool_keeper, spool_scan
+from telemetryd.delivery import cursor_keeper, spool_scan
 from telemetryd.delivery.cursor import Cursor, Range, decode, encode, ranges
 from telemetryd.delivery.queue import Body
 from telemetryd.delivery.record import (
@@ -106,7 +106,7 @@ def test_an_older_cursor_never_takes_the_place_of_a_newer_one(
     kept.spool.close()
     keeper.version += 1
     kept.spool._backlog.line.next = Mark(1, 0, 0)
-    write_beside = spool_keeper.write_beside
+    write_beside = cursor_keeper.write_beside
 
     def overtaken(path: str, data: bytes, suffix: str, *, sync: bool) -> str:
         """While this is written, what is dropped makes a newer one necessary."""
@@ -116,7 +116,7 @@ def test_an_older_cursor_never_takes_the_place_of_a_newer_one(
             keeper.save_now()
         return unfinished
 
-    monkeypatch.setattr(spool_keeper, "write_beside", overtaken)
+    monkeypatch.setattr(cursor_keeper, "write_beside", overtaken)
     assert keeper._save()
     assert decode((tmp_path / "far" / "cursor").read_bytes()).next == Mark(2, 1, 1)
 
@@ -128,14 +128,14 @@ def test_a_segment_is_deleted_only_when_the_cursor_on_disk_says_that_it_is_done(
     kept.spool.put(body(1))
     kept.spool.close()
     kept = Kept(tmp_path / "far")
-    write_beside = spool_keeper.write_beside
+    write_beside = cursor_keeper.write_beside
 
     def overtaken(path: str, data: bytes, suffix: str, *, sync: bool) -> str:
         unfinished = write_beside(path, data, suffix, sync=sync)
         kept.drain()
         return unfinished
 
-    monkeypatch.setattr(spool_keeper, "write_beside", overtaken)
+    monkeypatch.setattr(cursor_keeper, "write_beside", overtaken)
     keeper = kept.spool._backlog.keeper
     # Its thread would write a newer one at once.
     keeper._stop.set()

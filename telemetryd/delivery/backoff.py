@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 FIRST_S = 0.5
@@ -45,6 +46,9 @@ def parse_retry_after(header: str | None, wall_s: float) -> float | None:
         # Few digits are enough to be over the limit, and many would overflow a float.
         return float(text[:10])
     try:
-        return max(parsedate_to_datetime(text).timestamp() - wall_s, 0.0)
+        date = parsedate_to_datetime(text)
+        if date.tzinfo is None:  # "-0000": the time is UTC, the zone is not told
+            date = date.replace(tzinfo=UTC)
+        return max(date.timestamp() - wall_s, 0.0)
     except (ValueError, OverflowError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from telemetryd.clock import Clock
 from telemetryd.delivery.backoff import Backoff
@@ -15,7 +16,7 @@ from telemetryd.delivery.lane import DeliveryLane, Works
 from telemetryd.delivery.memory_queue import MemoryQueue
 from telemetryd.delivery.push_config import PushConfig
 from telemetryd.delivery.quarantine import Quarantine
-from telemetryd.delivery.queue import OnDrop, Queue
+from telemetryd.delivery.queue import Queue
 from telemetryd.delivery.refusals import Refusals
 from telemetryd.delivery.sender import Sender
 from telemetryd.delivery.server_clock import ServerClock
@@ -55,8 +56,7 @@ def delivery_lane(
     # Well before the oldest would have to be given up.
     batch_size = min(config.flush_points, most // 2)
 
-    def open_works() -> Works:
-        queue, quarantine = _open_queue(exporter, config, kind, on_drop, clock)
+    def works(queue: Queue, quarantine: Quarantine | None, *, is_makeshift: bool = False) -> Works:
         server = ServerClock(clock)
         writer = Writer(
             name, kind, gather, encode, queue, quarantine,
@@ -67,36 +67,43 @@ def delivery_lane(
         sender = Sender(
             name, queue, destination, instruments, clock, Backoff(random), server, refusals
         )
-        return Works(queue, writer, sender)
+        return Works(queue, writer, sender, is_makeshift)
+
+    place = exporter.spool.place(os.environ)
+    directory = os.path.join(place, name) if place is not None else None
+
+    def open_disk() -> Works | None:
+        if directory is None:
+            return None
+        spool = open_spool(directory, kind, exporter.spool, on_drop, instruments, name, clock)
+        return works(spool, Quarantine(directory, exporter.spool.quarantine_bytes))
+
+    def try_disk() -> Works | None:
+        with suppress(Unavailable, OSError):
+            return open_disk()
+        return None
+
+    def open_works() -> Works:
+        try:
+            if (on_disk := open_disk()) is not None:
+                return on_disk
+        except (Unavailable, OSError) as error:
+            _log.warning(
+                'msg="points wait in memory, where a crash loses them; the disk is tried again '
+                'every minute" destination=%s error="%s"',
+                name,
+                error,
+            )
+        memory = MemoryQueue(config.queue_bytes, on_drop)
+        return works(memory, None, is_makeshift=directory is not None)
 
     return DeliveryLane(
         name,
         gather,
         open_works,
+        try_disk,
         batch_size=batch_size,
         clock=clock,
         instruments=instruments,
         on_drop=on_drop,
     )
-
-
-def _open_queue(
-    exporter: PushExporter, config: PushConfig, kind: str, on_drop: OnDrop, clock: Clock
-) -> tuple[Queue, Quarantine | None]:
-    """The spool on disk where there is a place for it, otherwise memory."""
-    place = exporter.spool.place(os.environ)
-    if place is not None:
-        directory = os.path.join(place, exporter.name)
-        try:
-            spool = open_spool(
-                directory, kind, exporter.spool, on_drop, exporter.instruments, exporter.name, clock
-            )
-        except (Unavailable, OSError) as error:
-            _log.warning(
-                'msg="points wait in memory, where a crash loses them" destination=%s error="%s"',
-                exporter.name,
-                error,
-            )
-        else:
-            return spool, Quarantine(directory, exporter.spool.quarantine_bytes)
-    return MemoryQueue(config.queue_bytes, on_drop), None

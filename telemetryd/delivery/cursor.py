@@ -68,12 +68,15 @@ def decode(data: bytes) -> Cursor:
     crc, _, text = data.removesuffix(b"\n").partition(b" ")
     if crc != b"%08x" % zlib.crc32(text):
         raise ValueError("its CRC does not fit")
-    fields: dict[str, Any] = json.loads(text)
-    if fields.get("format") != _FORMAT:
-        raise ValueError(f"format {fields.get('format')} is not known, only {_FORMAT}")
-    return Cursor(
-        Mark(*fields["next"]),
-        Mark(*fields["end"]),
-        tuple(Range(*one) for one in fields["front"]),
-        tuple(Range(*one) for one in fields["aside"]),
-    )
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        if fields["format"] != _FORMAT:
+            raise ValueError(f"format {fields['format']} is not known, only {_FORMAT}")
+        return Cursor(
+            Mark(*map(int, fields["next"])),
+            Mark(*map(int, fields["end"])),
+            tuple(Range(*map(int, one)) for one in fields["front"]),
+            tuple(Range(*map(int, one)) for one in fields["aside"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is not one of ours: {error!r}") from error

@@ -6,6 +6,7 @@ bounded. A destination that hangs keeps nothing from the disk.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,27 +24,33 @@ from telemetryd.instruments import Instruments
 
 # After something that should not happen, so that it does not happen all the time.
 _PAUSE_NS = 60 * 10**9
+# A place on disk that was not to be had is looked for this often.
+_LOOK_NS = 60 * 10**9
 # The share of the time to stop in that is left for closing the queue, and the longest it may be.
 _CLOSE_SHARE = 0.1
 _CLOSE_S = 0.5
+
+_log = logging.getLogger("telemetryd.delivery")
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class Works:
-    """What a lane drives."""
+    """What a lane drives. `is_makeshift`: the queue is in memory, but ought to be on disk."""
 
     queue: Queue
     writer: Writer
     sender: Sender
+    is_makeshift: bool = False
 
 
 class DeliveryLane:
     """Delivers to the destination called `name`, in threads called spool-`name` and push-`name`.
 
     `open_works` is called by `start`: the queue may have files that another one has to let go of
-    first. Points are taken from the beginning.
+    first. Points are taken from the beginning. If what it gives is makeshift, `open_disk` is called
+    once a minute until it gives what was wanted, and not None.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class DeliveryLane:
         name: str,
         gather: Gather,
         open_works: Callable[[], Works],
+        open_disk: Callable[[], Works | None] = lambda: None,
         *,
         batch_size: int,
         clock: Clock,
@@ -60,12 +68,15 @@ class DeliveryLane:
         self._name = name
         self._gather = gather
         self._open_works = open_works
+        self._open_disk = open_disk
         self._batch_size = batch_size
         self._clock = clock
         self._instruments = instruments
         self._on_drop = on_drop
-        self._works: Works | None = None
+        self._works: Works
+        self._look_ns = 0
         self._is_stopping = False
+        self._is_closing = False
         self._deadline_ns = 0
         self._gathered = threading.Event()
         self._put = threading.Event()
@@ -76,11 +87,12 @@ class DeliveryLane:
     def start(self) -> None:
         """Show the instruments, open the queue and start the threads."""
         show_from_start(self._name, self._instruments, self._clock.wall_ns())
-        works = self._works = self._open_works()
-        works.writer.show()
+        self._works = self._open_works()
+        self._look_ns = self._clock.mono_ns() + _LOOK_NS
+        self._works.writer.show()
         # Daemon threads: a destination or a disk that hangs must not keep the process from exiting.
-        self._writing = self._thread("spool", self._write, works)
-        self._sending = self._thread("push", self._send, works)
+        self._writing = self._thread("spool", self._write)
+        self._sending = self._thread("push", self._send)
 
     def offer(self, batch: Batch) -> None:
         """Take a batch from a lane; returns at once."""
@@ -99,17 +111,17 @@ class DeliveryLane:
         self._is_stopping = True
         self._gathered.set()
         self._put.set()
-        works, self._works = self._works, None
-        if works is None:
-            if self._writing is None:
-                self._is_written.set()
-                self._drop_gathered()
-        elif self._join(self._writing):
-            self._join(self._sending)
-            self._close(works)
-        else:
-            # The disk hangs, and closing the queue would, too.
-            self._thread("close", self._close, works)
+        if self._writing is None:
+            self._is_written.set()
+            self._drop_gathered()
+        elif not self._is_closing:
+            self._is_closing = True
+            if self._join(self._writing):
+                self._join(self._sending)
+                self._close()
+            else:
+                # The disk hangs, and closing the queue would, too.
+                self._thread("close", self._close)
         return not any(map(_is_alive, (self._writing, self._sending)))
 
     def _join(self, thread: threading.Thread | None) -> bool:
@@ -124,38 +136,56 @@ class DeliveryLane:
         if lost := sum(len(batch.values) for batch in self._gather.take_all()):
             self._on_drop(SHUTDOWN, lost)
 
-    def _thread(self, kind: str, run: Callable[[Works], None], works: Works) -> threading.Thread:
-        thread = threading.Thread(
-            target=run, args=(works,), name=f"{kind}-{self._name}", daemon=True
-        )
+    def _thread(self, kind: str, run: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=run, name=f"{kind}-{self._name}", daemon=True)
         thread.start()
         return thread
 
-    def _write(self, works: Works) -> None:
+    def _write(self) -> None:
         def turn() -> int:
-            due_ns = works.writer.turn()
+            due_ns = self._works.writer.turn()
+            if self._works.is_makeshift and self._clock.mono_ns() >= self._look_ns:
+                self._move_to_disk()
             self._put.set()
             return due_ns
 
         self._repeat(turn, self._gathered)
-        self._attempt(works.writer.finish)
+        self._attempt(self._works.writer.finish)
         self._is_written.set()
         # What came behind the last look.
         self._drop_gathered()
 
-    def _send(self, works: Works) -> None:
+    def _move_to_disk(self) -> None:
+        """What waits goes along, in order. A request that is on its way is repeated."""
+        self._look_ns = self._clock.mono_ns() + _LOOK_NS
+        works, before = self._open_disk(), self._works
+        if works is None:
+            return
+        before.sender.abandon()
+        for number in reversed(before.queue.aside):
+            before.queue.take_back(number)
+        while (body := before.queue.peek()) is not None:
+            works.queue.put(body)
+            before.queue.acknowledge()
+        works.queue.sync()
+        self._works = works
+        works.writer.show()
+        _log.info('msg="points wait on disk from now on" destination=%s', self._name)
+
+    def _send(self) -> None:
         def turn() -> int:
-            due_ns = works.sender.turn()
+            due_ns = self._works.sender.turn()
             if not self._is_stopping:
-                works.writer.show()
+                self._works.writer.show()
             return due_ns
 
         self._repeat(turn, self._put)
         self._is_written.wait(self._left())
-        self._attempt(lambda: works.sender.finish(self._deadline_ns))
+        self._attempt(lambda: self._works.sender.finish(self._deadline_ns))
 
-    def _close(self, works: Works) -> None:
+    def _close(self) -> None:
         self._is_written.wait()
+        works = self._works
         works.sender.abandon()
         if works.queue.is_durable:
             works.writer.show()

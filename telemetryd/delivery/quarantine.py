@@ -18,7 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -127,22 +127,17 @@ class Quarantine:
 
     def drop(self, id: str) -> None:  # noqa: A002
         """Forget it. Raises KeyError if there is none of that name, OSError."""
-        self._check(id)
-        try:
-            os.unlink(os.path.join(self._folder, id))
-        except FileNotFoundError:
-            raise KeyError(id) from None
+        with self._holding(id) as (_, folder):
+            os.unlink(id, dir_fd=folder)
 
     def replay(self, id: str) -> None:  # noqa: A002
         """Have it sent once more; the daemon takes it from there. Raises KeyError if there is none
         of that name, OSError."""
-        self._check(id)
-        spool_files.make_folder(self._replay)
-        try:
-            os.rename(os.path.join(self._folder, id), os.path.join(self._replay, id))
-        except FileNotFoundError:
-            raise KeyError(id) from None
-        spool_files.sync_folder(self._replay)
+        with self._holding(id) as (place, folder):
+            spool_files.make_folder_in(place, REPLAY)
+            with spool_files.opened_folder(REPLAY, place) as replay:
+                os.rename(id, id, src_dir_fd=folder, dst_dir_fd=replay)
+                os.fsync(replay)
 
     def take_replayed(self, kind: str) -> Iterator[tuple[Body, Callable[[], None]]]:
         """The bodies of `kind` that are to be sent once more, oldest first, each with what is to be
@@ -170,6 +165,21 @@ class Quarantine:
                 if body is not None and entry.kind != kind:
                     found[os.path.join(self._replay, name)] = entry.kind
         return found
+
+    @contextmanager
+    def _holding(self, name: str) -> Iterator[tuple[int, int]]:
+        """Descriptors of the folder of the destination and of its quarantine, for root too: were
+        one of them a link, the daemon's user could have root move and delete files anywhere.
+        Raises KeyError where there is nothing called `name`."""
+        self._check(name)
+        try:
+            with (
+                spool_files.opened_folder(self._directory) as place,
+                spool_files.opened_folder(FOLDER, place) as folder,
+            ):
+                yield place, folder
+        except FileNotFoundError:
+            raise KeyError(name) from None
 
     def _remove_unfinished(self) -> None:
         """What a process that was killed left behind; only one at a time writes here."""

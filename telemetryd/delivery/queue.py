@@ -118,7 +118,7 @@ class Queue(ABC):
     @property
     @abstractmethod
     def is_durable(self) -> bool:
-        """Whether what waits survives the end of the process."""
+        """Whether what waits survives the end of the process: all of it, as far as is known."""
 
     @abstractmethod
     def close(self) -> None:

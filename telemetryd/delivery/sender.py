@@ -11,7 +11,7 @@ refused       halve it, down to the points that are refused, which go to quarant
 too_old       drop it: no part of it is ever going to be taken
 
 Head first: bodies arrive in the order in which their points were read, except those that are dated
-ahead of the destination's clock (held.py), and those that make it fail.
+ahead of the destination's clock (ahead.py), and those that make it fail.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import threading
 from collections.abc import Callable
 
 from telemetryd.clock import Clock
+from telemetryd.delivery.ahead import Ahead
 from telemetryd.delivery.backoff import Backoff
 from telemetryd.delivery.counts import BLOCKS, STUCK
 from telemetryd.delivery.destination import Destination, Outcome, Verdict
-from telemetryd.delivery.held import Held
 from telemetryd.delivery.queue import Body, Queue
 from telemetryd.delivery.refusals import Refusals
 from telemetryd.delivery.search import Search
@@ -68,7 +68,7 @@ class Sender:
         self._server = server
         self._tally = Tally(name, instruments, clock, server)
         self._refusals = refusals
-        self._held = Held(name, queue, server, instruments)
+        self._ahead = Ahead(name, queue, server, instruments)
         self._stuck = Stuck(queue, clock)
         self._search = Search()
         self._search_of: int | None = None
@@ -124,13 +124,13 @@ class Sender:
             for aside in reversed(self._queue.aside):
                 self._queue.take_back(aside)
             self._is_recalled = True
-        self._held.release()
+        self._ahead.release()
         body, number = self._queue.peek(), self._queue.head
         if body is None or number is None:
             return self._rest(timeout)
         if self._is_introduced or self._introduce(number, timeout):
             if self._server.wait_ns(body.newest_ns) and self._is_ahead(body, timeout):
-                self._held.hold(number, body.newest_ns)
+                self._ahead.hold(number, body.newest_ns)
             else:
                 self._send(number, body, timeout)
         return self._due_ns
@@ -141,13 +141,13 @@ class Sender:
             self._stuck.take_back()
             self._due_ns = self._now_ns() + int(PATIENCE_S * 1e9)
             return self._due_ns
-        if not len(self._held):
+        if not len(self._ahead):
             return self._now_ns() + _IDLE_NS
         if self._now_ns() >= self._probe_due_ns:
             self._probe(timeout)
-            if self._held.release():
+            if self._ahead.release():
                 return self._now_ns()
-        return min(self._probe_due_ns, self._now_ns() + self._held.wait_ns())
+        return min(self._probe_due_ns, self._now_ns() + self._ahead.wait_ns())
 
     # What is asked
 
@@ -174,7 +174,7 @@ class Sender:
     def _is_ahead(self, body: Body, timeout: float | None) -> bool:
         """Whether the destination's time has not come to that of `body`. It is asked before the
         first one is held: the monotonic clock misses the time in which the machine is suspended."""
-        if not len(self._held):
+        if not len(self._ahead):
             self._probe(timeout)
         return self._server.wait_ns(body.newest_ns) > 0
 

@@ -31,11 +31,16 @@ disk the oldest segment is dropped, as `size` or `enospc`; what is older than `a
 head that is on its way is not: it stays in memory. A disk that is full costs the oldest segment;
 if there is none left, or the disk has another trouble, up to 4 MiB of bodies wait in memory until
 writing works again. Nothing here raises because of the disk once the spool is open.
+
+**Others.** What somebody deletes under a running daemon is lost, counted as `corrupt`, and made
+anew for what comes; nothing is appended to a deleted file. A folder that has come into the place of
+ours (mounted over it, say) is not touched: what comes waits in memory. A disk may show the space of
+what is deleted only later (btrfs); so a full one costs no more than twice what is to be written.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
 from collections.abc import Sequence
 
@@ -94,8 +99,10 @@ class Spool(Queue):
         self._backlog = Backlog(
             directory, kind, self._room, opened, on_drop, troubles, name, clock, self._lock
         )
-        self._lock_file = opened.lock
+        self._folder = opened.lock
         self._is_closed = False
+        # Whether the disk did what it was last asked for.
+        self._is_synced = True
 
     @property
     def size(self) -> int:
@@ -112,7 +119,8 @@ class Spool(Queue):
 
     @property
     def is_durable(self) -> bool:
-        return True
+        with self._lock:
+            return self._is_synced and not self._backlog.hands.unwritten
 
     @property
     def oldest_ns(self) -> int | None:
@@ -147,12 +155,16 @@ class Spool(Queue):
 
     def expire(self, wall_ns: int) -> None:
         with self._lock:
-            if not self._is_closed:
-                try:
-                    self._backlog.make_room(0)
-                except OSError as error:
-                    self._failed("dropping", self._directory, error)
-                self._backlog.expire(wall_ns - self._age_ns)
+            if self._is_closed:
+                return
+            try:
+                self._folder.check()
+                self._backlog.make_room(0)
+            except OSError as error:
+                self._failed("dropping", self._directory, error)
+                if error.errno == errno.ESTALE:
+                    return
+            self._backlog.expire(wall_ns - self._age_ns)
 
     def peek(self) -> Body | None:
         with self._lock:
@@ -216,7 +228,7 @@ class Spool(Queue):
         with self._lock:
             self._backlog.log.close()
             self._backlog.line.close()
-            os.close(self._lock_file)
+            self._folder.close()
 
     def _unsynced(self) -> Unsynced | None:
         try:
@@ -234,9 +246,11 @@ class Spool(Queue):
         except OSError as error:
             self._failed("syncing", self._directory, error)
             with self._lock:
+                self._is_synced = False
                 # What was not synced may be gone: nothing is appended to it.
                 self._backlog.log.roll()
             return
         with self._lock:
+            self._is_synced = True
             self._backlog.synced = max(self._backlog.synced, work.end)
             self._backlog.keeper.mark()

@@ -14,11 +14,11 @@ from contextlib import suppress
 from telemetryd.clock import Clock
 from telemetryd.delivery import cursor as cursors
 from telemetryd.delivery.cursor import Cursor, ranges
+from telemetryd.delivery.cursor_keeper import CursorKeeper
 from telemetryd.delivery.memory_queue import SHUTDOWN
 from telemetryd.delivery.queue import Body, OnDrop
 from telemetryd.delivery.segment import Segment
 from telemetryd.delivery.spool_held import Hands, Held
-from telemetryd.delivery.spool_keeper import CursorKeeper
 from telemetryd.delivery.spool_line import Line
 from telemetryd.delivery.spool_log import Log
 from telemetryd.delivery.spool_opening import Opened, Troubles
@@ -26,9 +26,8 @@ from telemetryd.delivery.spool_room import Room
 
 SIZE, AGE, FULL, CORRUPT = "size", "age", "enospc", "corrupt"
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# Bodies that wait in memory for the disk, and what each costs besides its bytes.
-_MOST_UNWRITTEN = 4 << 20
-_OVERHEAD = 200
+# So many times the size of a body is dropped at once to make a full disk take it.
+_ENOUGH = 2
 
 
 class Backlog:
@@ -51,12 +50,13 @@ class Backlog:
         self._room = room
         self._on_drop = on_drop
         self._failed = failed
+        self._folder = opened.lock
         found = opened.found
         self.log = Log(directory, kind, found)
         self.line = Line(self.log, found.next, self._lost, failed)
         path = os.path.join(directory, cursors.NAME)
         self.keeper = CursorKeeper(
-            path, lock, self._state, self._delete_finished, failed, clock, name
+            path, lock, self._state, self._delete_finished, opened.lock.check, failed, clock, name
         )
         # The place behind the last record that is known to be on the disk.
         self.synced = found.end
@@ -196,26 +196,30 @@ class Backlog:
     def write_all(self) -> None:
         """Write what is not on disk yet; if that does not work, keep the youngest in memory."""
         try:
+            if not self._folder.keep():
+                # Somebody deleted it under our hands: what was in it is lost, not what comes.
+                self._failed("finding", self._directory, FileNotFoundError("it is made anew"))
+                self.log.roll()
             while self.hands.unwritten:
                 self._write(self.hands.unwritten[0])
                 self.hands.unwritten.popleft()
         except OSError as error:
             self._failed("writing", self._directory, error)
-            for held in tuple(self.hands.unwritten):
-                if sum(one.length + _OVERHEAD for one in self.hands.unwritten) <= _MOST_UNWRITTEN:
-                    break
-                if held is not self.hands.pinned:
-                    self.give_up(held, FULL)
+            for held in self.hands.too_many():
+                self.give_up(held, FULL)
 
     def _write(self, held: Held) -> None:
         assert held.body is not None
-        self.make_room(self.log.size_of(held.body))
+        self.make_room(size := self.log.size_of(held.body))
+        # For the same reason what is given up has to do, for now.
+        least = self.log.size - _ENOUGH * size
         while True:
             try:
                 place = self.log.append(held.number, held.body)
                 break
             except OSError as error:
-                if error.errno not in _DISK_FULL or not self.drop_oldest(FULL):
+                is_full = error.errno in _DISK_FULL and self.log.size >= least
+                if not is_full or not self.drop_oldest(FULL):
                     raise
         if held.number >= self.line.next.sequence:
             self.line.add(place)
@@ -226,13 +230,19 @@ class Backlog:
             self.line.wrote_taken(place)
             if held is not self.hands.pinned:
                 held.rest()
+            # The cursor on disk is beyond it: what a killed process leaves must not say it is done.
+            self.keeper.mark()
+            with suppress(OSError):
+                self.keeper.save_now()
         for segment in self.log.segments[-2:-1]:
             self._retire(segment)
 
     def make_room(self, size: int) -> None:
         """Drop the oldest until there is room for `size` bytes more. Raises OSError if there is
         none with nothing left to drop."""
-        while self.log.size + size > (limit := self._room.limit(self.log.size)):
+        # Asked once: all would go where deleted space shows later (btrfs takes up to 30 s).
+        limit = self._room.limit(self.log.size)
+        while self.log.size + size > limit:
             reason = SIZE if self.log.size + size > self._room.most else FULL
             if not self.drop_oldest(reason):
                 if not size:
@@ -282,9 +292,6 @@ class Backlog:
 
     def _delete_finished(self, version: int) -> None:
         """The cursor says, as of `version`, that these are done."""
-        for entry in [one for one in self._finished if one[0] <= version]:
-            self._finished.remove(entry)
-            try:
-                self.log.remove(entry[1])
-            except OSError as error:
-                self._failed("deleting", entry[1].path, error)
+        due = [segment for at, segment in self._finished if at <= version]
+        self._finished = [one for one in self._finished if one[0] > version]
+        self.log.delete(due, self._failed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -15,30 +16,53 @@ UNFINISHED = "new"
 _SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+@contextmanager
+def opened_folder(path: str, above: int | None = None) -> Iterator[int]:
+    """A descriptor of the folder `path`, which lies in the one that `above` is a descriptor of. It
+    is that folder and no other whatever is renamed meanwhile. Raises OSError, also for a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE, dir_fd=above)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(path: str) -> None:
     """Make the folder `path` if it is missing, with the owner of the folder around it: a command
     that root runs must leave nothing behind that the daemon cannot use. Raises OSError."""
+    above, name = os.path.split(path)
+    descriptor = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.mkdir(path, _FOLDER_MODE)
+        make_folder_in(descriptor, name)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder_in(above: int, name: str) -> None:
+    """The same for `name` in the folder that `above` is a descriptor of."""
+    try:
+        os.mkdir(name, _FOLDER_MODE, dir_fd=above)
     except FileExistsError:
         return
-    _give_to_owner_of(os.path.dirname(path), path)
-    sync_folder(os.path.dirname(path))
+    with opened_folder(name, above) as made:
+        _give_to_owner_of(above, made)
+    os.fsync(above)
 
 
 def make_folders(path: str) -> None:
-    """The same with every folder above it that is missing."""
+    """Make the folder `path` and every folder above it that is missing. Raises OSError."""
     above = os.path.dirname(path)
     if above and above != path and not os.path.isdir(above):
         make_folders(above)
     make_folder(path)
 
 
-def _give_to_owner_of(folder: str, path: str) -> None:
+def _give_to_owner_of(folder: str | int, descriptor: int) -> None:
+    """By descriptor: under its name something else may lie by now."""
     if os.geteuid() == 0:
         owner = os.stat(folder)
         with suppress(PermissionError):  # a file system that knows no owners, or a user namespace
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(path: str) -> None:
@@ -53,7 +77,11 @@ def sync_folder(path: str) -> None:
 def create(path: str) -> int:
     """A descriptor of the new file `path`, to read and write. Raises OSError, FileExistsError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, _FILE_MODE)
-    _give_to_owner_of(os.path.dirname(path), path)
+    try:
+        _give_to_owner_of(os.path.dirname(path), descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -97,7 +125,7 @@ def write_beside(path: str, data: bytes, suffix: str, *, sync: bool) -> str:
     descriptor = os.open(unfinished, flags, _FILE_MODE)
     try:
         try:
-            _give_to_owner_of(folder, unfinished)
+            _give_to_owner_of(folder, descriptor)
             write_all(descriptor, data)
             if sync:
                 os.fdatasync(descriptor)

@@ -12,6 +12,10 @@ from telemetryd.delivery.queue import Body
 from telemetryd.delivery.segment import Segment
 from telemetryd.delivery.spool_scan import Place
 
+# Bytes of bodies that may wait in memory for the disk, and what each costs besides.
+_MOST_UNWRITTEN = 4 << 20
+_OVERHEAD = 200
+
 
 @dataclass(slots=True, eq=False)
 class Held:
@@ -108,6 +112,18 @@ class Hands:
     def only_in_memory(self) -> set[Held]:
         held = chain(self.unwritten, self.front, self.aside.values())
         return {one for one in held if one.place is None}
+
+    def too_many(self) -> list[Held]:
+        """The oldest of those that are not on disk, which are to make room for the youngest."""
+        over = sum(one.length + _OVERHEAD for one in self.unwritten) - _MOST_UNWRITTEN
+        found = []
+        for held in self.unwritten:
+            if over <= 0:
+                break
+            if held is not self.pinned:
+                found.append(held)
+                over -= held.length + _OVERHEAD
+        return found
 
     def end_first(self) -> int | None:
         """Forget the first part of the head; returns its points. None if nothing would be left."""

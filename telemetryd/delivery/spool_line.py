@@ -9,11 +9,8 @@ from telemetryd.delivery.queue import Body
 from telemetryd.delivery.record import Mark, find_record, read_body
 from telemetryd.delivery.segment import Segment
 from telemetryd.delivery.spool_files import open_regular
-from telemetryd.delivery.spool_log import Log
+from telemetryd.delivery.spool_log import Failed, Log
 from telemetryd.delivery.spool_scan import Place
-
-# Says what could not be done, with which file, and why.
-Failed = Callable[[str, str, Exception], None]
 
 
 class Line:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from telemetryd.delivery.queue import Body
@@ -13,6 +14,9 @@ from telemetryd.delivery.segment import PREAMBLE_SIZE, Segment, encode_preamble,
 from telemetryd.delivery.spool_files import create, sync_folder
 from telemetryd.delivery.spool_scan import Found, Place
 from telemetryd.delivery.spool_unusable import put_aside
+
+# Says what could not be done, with which file, and why.
+Failed = Callable[[str, str, Exception], None]
 
 _LARGEST_SEGMENT = 16 << 20
 # Dropping one of them must not empty a small spool, nor a small disk be littered with files.
@@ -30,15 +34,15 @@ class Unsynced:
     folder: str | None = None
 
     def sync(self) -> None:
-        """Wait until the disk has it. Raises OSError; it cannot be asked twice."""
-        try:
-            for descriptor in self.descriptors:
-                os.fdatasync(descriptor)
+        """Wait until the disk has it. Raises OSError, with as much of it there as was possible; it
+        cannot be asked twice."""
+        with ExitStack() as rest:
+            # Last in, first out; each is called though another one raises.
             if self.folder is not None:
-                sync_folder(self.folder)
-        finally:
-            for descriptor in self.descriptors:
-                os.close(descriptor)
+                rest.callback(sync_folder, self.folder)
+            for descriptor in reversed(self.descriptors):
+                rest.callback(os.close, descriptor)
+                rest.callback(os.fdatasync, descriptor)
 
 
 class Log:
@@ -58,6 +62,7 @@ class Log:
         self._rolled: dict[Segment, int] = {}
         self._is_dirty = False
         self._has_new_names = False
+        self._undeleted: list[Segment] = []
 
     def size_of(self, body: Body) -> int:
         """Most bytes that `body` takes."""
@@ -74,7 +79,7 @@ class Log:
         before = Mark(number, self.end.records, self.end.points)
         header = header_of(body, before)
         parts = [encode_header(header), body.data]
-        if self._active is not None and self._active.size + header.size > self._largest:
+        if self._active is not None and not self._takes(self._active.size + header.size):
             self.roll()
         if self._active is None:
             segment = self._begin(before, parts)
@@ -103,11 +108,18 @@ class Log:
         self._let_go(segment)
         self.segments.remove(segment)
 
-    def remove(self, segment: Segment) -> None:
-        """Delete the file of one that was taken out. Raises OSError."""
-        self.size -= segment.size
-        with suppress(FileNotFoundError):
-            os.unlink(segment.path)
+    def delete(self, segments: Sequence[Segment], failed: Failed) -> None:
+        """Delete the files of some that were taken out; what cannot be deleted is tried again the
+        next time, and not counted in `size` any more. `failed` hears of it."""
+        self.size -= sum(segment.size for segment in segments)
+        due, self._undeleted = [*self._undeleted, *segments], []
+        for segment in due:
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(segment.path)
+            except OSError as error:
+                failed("deleting", segment.path, error)
+                self._undeleted.append(segment)
 
     def unsynced(self) -> Unsynced | None:
         """What is to be synced, which its caller does; None if nothing is. Raises OSError."""
@@ -128,6 +140,11 @@ class Log:
         self.roll()
         for segment in tuple(self._rolled):
             self._let_go(segment)
+
+    def _takes(self, size: int) -> bool:
+        """Whether the active one may grow to `size`. Nothing is written to a file that somebody
+        has deleted: it can be read by nobody."""
+        return size <= self._largest and os.fstat(self._descriptor).st_nlink > 0
 
     def _let_go(self, segment: Segment) -> None:
         """Close what it was written through: the space of a file that is deleted is free only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -45,12 +46,66 @@ class Troubles:
         )
 
 
+class FolderLock:
+    """Keeps other processes out of the folder `directory`, which is made if it is missing, for as
+    long as it is open. Raises Unavailable if another one has it, and OSError."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._path = os.path.join(directory, LOCK)
+        self._descriptor = self._take()
+        self._status = os.fstat(self._descriptor)
+
+    def check(self) -> bool:
+        """Whether the folder is still there, with the lock in it. Raises OSError if it is another
+        one by now, in which nothing is ours to change: a file system was mounted over it, say."""
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(there, self._status):
+            raise OSError(errno.ESTALE, "the folder is another one than at the start")
+        return True
+
+    def keep(self) -> bool:
+        """Make folder and lock anew if somebody has deleted them; whether they still were there.
+        Raises OSError as `check` does, and if another process was faster."""
+        if self.check():
+            return True
+        try:
+            gone, self._descriptor = self._descriptor, self._take()
+        except Unavailable as error:
+            raise OSError(errno.ESTALE, str(error)) from error
+        self._status = os.fstat(self._descriptor)
+        os.close(gone)
+        return False
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _take(self) -> int:
+        make_folders(self._directory)
+        descriptor = open_lock(self._path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Unavailable(
+                f"the spool {self._directory} is in use by another process",
+                "end the other telemetryd, or give each a spool.directory of its own",
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
 @dataclass(slots=True)
 class Opened:
-    """A folder that is ours. `lock` is the descriptor that keeps others out. `front` and `aside`
+    """A folder that is ours, as long as `lock` is open. `front` and `aside`
     were in the hands of the process before. `is_changed`: the cursor is to be written anew."""
 
-    lock: int
+    lock: FolderLock
     found: Found
     front: list[Held]
     aside: list[Held]
@@ -62,14 +117,13 @@ def open_folder(
 ) -> Opened:
     """Raises Unavailable if another process has it, or it cannot be used."""
     try:
-        make_folders(directory)
-        lock = _lock(directory)
+        lock = FolderLock(directory)
     except OSError as error:
         raise _unavailable(directory, error) from error
     try:
         found = scan(directory, kind)
     except OSError as error:
-        os.close(lock)
+        lock.close()
         raise _unavailable(directory, error) from error
     for path, why in found.unusable.items():
         try:
@@ -95,22 +149,6 @@ def open_folder(
     if waiting:
         _log.info('msg="spool found" destination=%s records=%d', name, waiting)
     return Opened(lock, found, front, aside, bool(records or found.unusable))
-
-
-def _lock(directory: str) -> int:
-    descriptor = open_lock(os.path.join(directory, LOCK))
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Unavailable(
-            f"the spool {directory} is in use by another process",
-            "end the other telemetryd, or give each a spool.directory of its own",
-        ) from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _unavailable(directory: str, error: OSError) -> Unavailable:

@@ -58,6 +58,8 @@ class Writer:
         self._instruments = instruments
         self._on_drop = on_drop
         self._next_flush_ns = self._after(clock.mono_ns())
+        # They remove files whose bodies are in the queue.
+        self._put_again: list[Callable[[], None]] = []
 
     def turn(self) -> int:
         """Do what is due; returns the monotonic moment at which something is due again."""
@@ -105,15 +107,20 @@ class Writer:
         self._on_drop(FAULT, points)
 
     def _replay(self) -> None:
-        """Put what an operator has asked for once more, if it is as safe here as it was there."""
+        """Put what an operator has asked for once more, as long as it is as safe here as it was
+        there."""
         if self._quarantine is None or not self._queue.is_durable:
             return
         try:
+            self._remove_put_again()
             for body, remove in self._quarantine.take_replayed(self._kind):
                 # It waits from now on, and is not to be dropped for its age.
                 self._queue.put(replace(body, newest_ns=self._server.sound_ns()))
                 self._queue.sync()
-                remove()
+                self._put_again.append(remove)
+                if not self._queue.is_durable:
+                    return
+                self._remove_put_again()
             for path, kind in self._quarantine.strangers(self._kind).items():
                 self._instruments.warn(
                     f"{self._name}/{path}",
@@ -127,3 +134,9 @@ class Writer:
                 f'msg="cannot send again what was in quarantine" destination={self._name} '
                 f'error="{error}"',
             )
+
+    def _remove_put_again(self) -> None:
+        """Raises OSError, and none is put twice then."""
+        while self._put_again:
+            self._put_again[0]()
+            del self._put_again[0]

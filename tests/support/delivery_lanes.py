@@ -51,6 +51,7 @@ class LaneBench:
         quarantine: Quarantine | None = None,
         name: str = "there",
         clock: FakeClock | None = None,
+        is_makeshift: bool = False,
     ) -> None:
         self.clock = clock or FakeClock()
         self.name = name
@@ -61,7 +62,10 @@ class LaneBench:
         server = ServerClock(self.clock)
 
         def open_works() -> Works:
-            queue = self.queue = open_queue(on_drop)
+            return works(open_queue(on_drop), is_makeshift=is_makeshift)
+
+        def works(queue: Queue, *, is_makeshift: bool) -> Works:
+            self.queue = queue
             self.writer = Writer(
                 name, "words", gather, encode, queue, quarantine,
                 flush_interval=10, batch_size=batch_size, clock=self.clock, server=server,
@@ -72,11 +76,17 @@ class LaneBench:
                 name, queue, self.there, self.instruments, self.clock, Backoff(lambda: 1.0),
                 server, refusals,
             )  # fmt: skip
-            return Works(queue, self.writer, self.sender)
+            return Works(queue, self.writer, self.sender, is_makeshift)
+
+        def open_disk() -> Works | None:
+            disk = self.open_disk(on_drop)
+            return works(disk, is_makeshift=False) if disk is not None else None
 
         self.open_works = open_works
+        # What a makeshift queue is to be replaced by.
+        self.open_disk: Callable[[OnDrop], Queue | None] = lambda _on_drop: None
         self.lane = DeliveryLane(
-            name, gather, self._open, batch_size=batch_size, clock=self.clock,
+            name, gather, self._open, open_disk, batch_size=batch_size, clock=self.clock,
             instruments=self.instruments, on_drop=on_drop,
         )  # fmt: skip
 

@@ -35,6 +35,10 @@ COLLECTORS = "\n".join(
 )
 
 
+# In a row: the daemon waits longer after each.
+_MOST_REFUSED = 3
+
+
 def destination(kind: str, name: str, url: str, **more: object) -> str:
     """The table of a destination that is sent every reading, five times a second."""
     keys: dict[str, object] = {"type": kind, "url": url, "resolution": 0, "flush_interval": 0.2}
@@ -80,20 +84,23 @@ def on_disk(spool: Path, name: str) -> list[bytes]:
 
 
 class Taker:
-    """Judges requests: takes them, but for a share of `mischief`; `taken` are the bodies that were
-    answered with 204."""
+    """Judges requests: takes them, but for a share of `mischief`, and every fourth at least;
+    `taken` are the bodies that were answered with 204."""
 
     def __init__(self, mischief: float = 0.0) -> None:
         self.taken: list[bytes] = []
         self.mischief = mischief
         self._random = random.Random(7)
+        self._refused = 0
         self._changed = threading.Condition()
 
     def __call__(self, request: Request) -> Reply:
         if not request.body.strip():
             return OK
-        if self._random.random() < self.mischief:
+        if self._refused < _MOST_REFUSED and self._random.random() < self.mischief:
+            self._refused += 1
             return self._random.choice([Reply(503), Reply(500), Reply(cut=True), Reply(reset=True)])
+        self._refused = 0
         with self._changed:
             self.taken.append(request.body)
             self._changed.notify_all()

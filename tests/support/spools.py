@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from support.clock import START_WALL_NS, FakeClock
 from telemetryd.clock import Clock
@@ -69,7 +73,8 @@ class Kept:
     def crash(self, to: Path) -> Path:
         """What a kill -9 would leave behind at this moment, in the folder `to`."""
         # What is written beside the cursor may be gone before it is copied.
-        shutil.copytree(self.directory, to, ignore=shutil.ignore_patterns(".cursor.*"))
+        with self.spool._lock:  # its thread deletes segments
+            shutil.copytree(self.directory, to, ignore=shutil.ignore_patterns(".cursor.*"))
         return to
 
 
@@ -85,6 +90,18 @@ def body(number: int, size: int = 100, points: int | None = None, age: float = 0
     text = b"%d;" % number
     data = text * (size // len(text)) + text[: size % len(text)]
     return Body(data, number if points is None else points, START_WALL_NS - int(age * 1e9))
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
+    """Every write to a segment ends with this error."""
+
+    def fail(descriptor: int, parts: list[bytes], offset: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", fail)
+        yield
 
 
 def same(bodies: list[Body]) -> list[tuple[bytes, int, int]]:

@@ -7,7 +7,7 @@ from telemetryd.delivery.server_clock import ServerClock
 from telemetryd.instruments import Instruments
 
 
-class Held:
+class Ahead:
     """Those of `queue`, which is for the destination `name`, that the clock `server` says to hold
     back."""
 
@@ -28,8 +28,8 @@ class Held:
     def hold(self, number: int, newest_ns: int) -> None:
         """Set the head aside, which has this number and date."""
         self._queue.set_aside()
+        self._soonest_ns = min(self._soonest_ns, newest_ns) if self._dates else newest_ns
         self._dates[number] = newest_ns
-        self._soonest_ns = min(self._dates.values())
         self._instruments.warn(
             f"{self._name}/ahead",
             f'msg="points dated ahead of the destination are held back; set the clock of this '

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from telemetryd.clock import Clock
 from telemetryd.delivery.cursor import Cursor, encode
 from telemetryd.delivery.spool_files import write_beside
-from telemetryd.delivery.spool_line import Failed
+from telemetryd.delivery.spool_log import Failed
 
 _EVERY_NS = 10**9
 
@@ -17,7 +17,8 @@ _EVERY_NS = 10**9
 class CursorKeeper:
     """Keeps the file `path` up to what `state` says, in a thread that is started when there is
     something to write first. `written` is called when it is, under `lock`, which is not held while
-    the disk is waited for. `failed` hears of what went wrong; it is tried again after a second."""
+    the disk is waited for. `check` raises OSError if the folder is not ours any more. `failed`
+    hears of what went wrong; it is tried again after a second."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class CursorKeeper:
         lock: threading.RLock,
         state: Callable[[], Cursor],
         written: Callable[[int], None],
+        check: Callable[[], object],
         failed: Failed,
         clock: Clock,
         name: str,
@@ -33,6 +35,7 @@ class CursorKeeper:
         self._lock = lock
         self._state = state
         self._on_written = written
+        self._check = check
         self._failed = failed
         self._clock = clock
         self._name = name
@@ -84,6 +87,7 @@ class CursorKeeper:
         with self._lock:
             version, data = self.version, encode(self._state())
         try:
+            self._check()
             unfinished = write_beside(self._path, data, "new", sync=True)
             with self._lock:
                 if version > self._written:
