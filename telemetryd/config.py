@@ -32,6 +32,8 @@ ENV_PREFIX = "TELEMETRYD_"
 _OF_KUBERNETES = re.compile(r"TELEMETRYD_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]*)?\Z")
 # Also the name of a folder.
 _EXPORTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+# TASK_COMM_LEN without its end (include/linux/sched.h).
+_LONGEST_COMMAND = 15
 _RESERVED_LABELS = ("host", "time")
 
 
@@ -58,6 +60,17 @@ class HostConfig(_Section):
         "share and memory, and so energy; memory of the machine is told of both. Reads "
         "/proc/PID/stat of every process, about 10 us each",
     )
+
+    @field_validator("commands")
+    @classmethod
+    def _can_fit(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not set("*?[") & set(pattern) and len(pattern.encode()) > _LONGEST_COMMAND:
+                raise ValueError(
+                    f"{pattern} fits nothing: the kernel keeps {_LONGEST_COMMAND} characters of a "
+                    f'name, write "{pattern[:_LONGEST_COMMAND]}"'
+                )
+        return value
 
 
 class WebConfig(_Section):
@@ -112,6 +125,8 @@ class Config:
     labels: dict[str, str]
     collectors: dict[str, CollectorConfig]
     exporters: dict[str, ExporterConfig]
+    # The names of those that are switched off.
+    exporters_off: frozenset[str] = frozenset()
 
 
 def host_of(config: HostConfig) -> Host:
@@ -148,9 +163,9 @@ def load(
             with open(file, "rb") as stream:
                 sources.merge(file, tomllib.load(stream))
         except OSError as error:
-            problems.append(Problem(file, "file", "", f"cannot be read: {error.strerror}"))
+            problems.append(Problem(file, "", "", f"cannot be read: {error.strerror}"))
         except (ValueError, RecursionError) as error:
-            problems.append(Problem(file, "file", "", f"is not TOML: {error}"))
+            problems.append(Problem(file, "", "", f"is not TOML: {error}"))
     _merge_environment(sources, os.environ if environ is None else environ)
     sources.merge("command line", flags or {})
     if problems:
@@ -198,7 +213,10 @@ def check(sources: Sources, *, strict: bool = False) -> Config:
         problems += broken
     if problems:
         raise ConfigError(problems)
-    return Config(labels=labels, collectors=collectors, exporters=exporters, **sections)
+    off = frozenset(sources.table(("exporters",), [])) - exporters.keys()
+    return Config(
+        labels=labels, collectors=collectors, exporters=exporters, exporters_off=off, **sections
+    )
 
 
 def _validate(
@@ -266,15 +284,8 @@ def _check_exporters(
         path = ("exporters", name)
         table = sources.table(path, problems)
         kind = table.get("type", name)
-        if not _EXPORTER_NAME.match(name):
-            problems.append(sources.problem(path, "a name has letters, digits, _ and -"))
-            continue
-        if not isinstance(kind, str):
-            problems.append(sources.problem((*path, "type"), "write a text"))
-            continue
-        if (name == plugins.PROMETHEUS) != (kind == plugins.PROMETHEUS):
-            own = "exporters.prometheus is what Prometheus scrapes, and the only one of its kind"
-            problems.append(sources.problem((*path, "type"), f"{own}: give this one another name"))
+        if (problem := _misnamed(name, kind, sources)) is not None:
+            problems.append(problem)
             continue
         if table.get("enabled") is False and kind in plugins.exporter_names():
             continue
@@ -286,11 +297,7 @@ def _check_exporters(
             )
             config = _validate(model, path, sources, problems)
         except KeyError:
-            where = (*path, "type") if "type" in table else path
-            allowed = closest(kind, plugins.exporter_names())
-            if "type" not in table and "did you mean" not in allowed:
-                allowed += '; a name of your own needs `type`, such as type = "influxdb"'
-            problems.append(sources.problem(where, allowed))
+            problems.append(_unknown_kind(path, kind, sources, has_type="type" in table))
             continue
         except Broken as error:
             broken.append(sources.problem(path, str(error)))
@@ -298,3 +305,24 @@ def _check_exporters(
         if config is not None and config.enabled:
             checked[name] = config
     return checked
+
+
+def _misnamed(name: str, kind: object, sources: Sources) -> Problem | None:
+    path = ("exporters", name)
+    if not _EXPORTER_NAME.match(name):
+        return sources.problem(path, "a name has letters, digits, _ and -")
+    if not isinstance(kind, str):
+        return sources.problem((*path, "type"), "write a text")
+    if (name == plugins.PROMETHEUS) != (kind == plugins.PROMETHEUS):
+        own = "exporters.prometheus is what Prometheus scrapes, and the only one of its kind"
+        return sources.problem((*path, "type"), f"{own}: give this one another name")
+    return None
+
+
+def _unknown_kind(path: tuple[str, ...], kind: str, sources: Sources, *, has_type: bool) -> Problem:
+    allowed = closest(kind, plugins.exporter_names())
+    if has_type:
+        return sources.problem((*path, "type"), allowed.replace("no such key", "no such kind"))
+    if "did you mean" not in allowed:
+        allowed += '; a name of your own needs `type`, such as type = "influxdb"'
+    return sources.problem(path, allowed)

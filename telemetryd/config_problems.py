@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,11 @@ from pydantic import BaseModel, ValidationError
 from telemetryd.errors import Problem
 
 Path = tuple[str, ...]
+
+# What may be a secret, in a key that wants none: it must not get into a log.
+_SECRET = re.compile(r"token|passw|secret|credential|authorization|api.?key", re.IGNORECASE)
+_OF_FILES = re.compile(r"_files?\Z")
+_USER_INFO = re.compile(r"://[^/@\s'\"]*@")
 
 
 class Sources:
@@ -60,10 +66,18 @@ class Sources:
                 value = value[int(key)]
             else:
                 value = value.get(key) if isinstance(value, dict) else None
-        shown = "" if value is None or isinstance(value, dict) else repr(value)
-        if isinstance(value, bool):
-            shown = shown.lower()
-        return Problem(origin, ".".join(path), shown, allowed)
+        return Problem(origin, ".".join(path), _shown(path, value), allowed)
+
+
+def _shown(path: Path, value: object) -> str:
+    """A value as it is shown, without what may be secret."""
+    if value is None or isinstance(value, dict):
+        return ""
+    if isinstance(value, bool):
+        return repr(value).lower()
+    if "headers" in path or any(_SECRET.search(key) and not _OF_FILES.search(key) for key in path):
+        return "(not shown)"
+    return _USER_INFO.sub("://(not shown)@", repr(value))
 
 
 def closest(key: str, known: Iterable[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +24,8 @@ from telemetryd.instruments import Instruments
 _PATIENCE_S = 5.0
 # An exporter has timeouts of its own, which are of more help.
 _EXPORTER_PATIENCE_S = 30.0
+# StateDirectory= of the unit: an operator's shell does not know it.
+_OF_THE_SERVICE = "/var/lib/telemetryd"
 
 T = TypeVar("T")
 
@@ -59,9 +63,11 @@ def examine(config: Config, host: Host) -> Iterator[Finding]:
             yield _examine_collector(name, wanted, host)
     if plugins.PROMETHEUS in config.exporters:
         yield _examine_endpoint(*config.web.address)
-    for name, settings in config.exporters.items():
-        if name != plugins.PROMETHEUS:
-            yield _examine_exporter(name, settings, config.labels)
+    pushed = {name: one for name, one in config.exporters.items() if name != plugins.PROMETHEUS}
+    if pushed:
+        yield _examine_spool(config.spool)
+    for name, settings in pushed.items():
+        yield _examine_exporter(name, settings, config.labels)
 
 
 def _examine_collector(name: str, config: CollectorConfig, host: Host) -> Finding:
@@ -140,6 +146,35 @@ def _answers(address: str, port: int) -> bool:
             return b"telemetryd" in connection.recv(4096)
     except OSError:
         return False
+
+
+def _examine_spool(spool: SpoolConfig) -> Finding:
+    def found(state: str, why: str, remedy: str = "") -> Finding:
+        return Finding("delivery", "spool", state, why, remedy, required=False)
+
+    if not spool.enabled:
+        return found("off", "points wait in memory, where a crash loses them", "as configured")
+    place = spool.place(os.environ)
+    if place is None and os.path.isdir(_OF_THE_SERVICE):
+        return found("ok", f"in {_OF_THE_SERVICE}/spool, as the service")
+    if place is None:
+        return found(
+            "missing", "points wait in memory, where a crash loses them", "set spool.directory"
+        )
+    there = place
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        return found("failing", f"{there} is no directory", "set spool.directory to another place")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".telemetryd-", dir=there))
+    except OSError as error:
+        return found(
+            "failing",
+            f"cannot write to {there}: {error.strerror}",
+            "set spool.directory to a place that the user of telemetryd may write to",
+        )
+    return found("ok", f"in {place}")
 
 
 def _examine_exporter(name: str, config: ExporterConfig, labels: dict[str, str]) -> Finding:

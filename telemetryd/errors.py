@@ -28,7 +28,8 @@ class TelemetrydError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration: file, key path, value, and what is allowed."""
+    """One thing wrong with the configuration: file, key path (empty: all of the file), value, and
+    what is allowed."""
 
     file: str
     key: str
@@ -37,7 +38,8 @@ class Problem:
 
     def __str__(self) -> str:
         shown = f" = {self.value}" if self.value else ""
-        return f"{self.file}: {self.key}{shown}: {self.allowed}"
+        where = f": {self.key}{shown}" if self.key else ""
+        return f"{self.file}{where}: {self.allowed}"
 
 
 class ConfigError(TelemetrydError):

@@ -197,6 +197,11 @@ class Instruments:
         self._shown[metric].add(labels)
         (gauge.labels(*labels) if labels else gauge).set(to)
 
+    def value(self, metric: Metric, *labels: str) -> float | None:
+        """What an instrument shows; None if it has no value."""
+        series = metric.at(*labels)
+        return next((value for one, value in self.points() if one is series), None)
+
     def forget(self, label: str, value: str) -> None:
         """What has this label is no more: its gauges go. Its counters stay, they have happened."""
         for metric, shown in self._shown.items():

@@ -27,7 +27,13 @@ from telemetryd.clock import Clock
 from telemetryd.config import Config, host_of
 from telemetryd.errors import ConfigError, StartError, Unavailable
 from telemetryd.exporter import PushExporter
-from telemetryd.instruments import RELOAD_SUCCESSFUL, RELOAD_TIMESTAMP, WEB_REQUESTS, Instruments
+from telemetryd.instruments import (
+    RELOAD_SUCCESSFUL,
+    RELOAD_TIMESTAMP,
+    SPOOL_RECORDS,
+    WEB_REQUESTS,
+    Instruments,
+)
 from telemetryd.lane import Lane
 from telemetryd.memory import settle
 from telemetryd.pipeline import Pipeline
@@ -215,7 +221,14 @@ class Service:
         gone = {name: exporter for name, exporter in old.items() if name not in keep}
         if gone:
             await asyncio.to_thread(_stop_exporters, gone)
-        for name in gone.keys() - fresh.keys():
+        for name in sorted(gone.keys() - fresh.keys()):
+            if waiting := self._instruments.value(SPOOL_RECORDS, name):
+                log.warning(
+                    'msg="what waits for a destination that is gone stays on disk; see telemetryd '
+                    'spool status" destination=%s records=%d',
+                    name,
+                    waiting,
+                )
             self._instruments.forget("destination", name)
         for name, exporter in fresh.items():
             if not await asyncio.to_thread(_start_exporter, name, exporter):

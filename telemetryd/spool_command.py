@@ -87,6 +87,9 @@ def show(config: Config, arguments: argparse.Namespace) -> int:
 def replay(config: Config, arguments: argparse.Namespace) -> int:
     """Have bodies sent once more. 1 if one of them is damaged."""
     chosen = _chosen(config, arguments)
+    if not chosen:
+        print("nothing is in quarantine")
+        return 0
     known = _destinations(config)
     done = damaged = 0
     for name, quarantine, entry in chosen:
@@ -112,6 +115,9 @@ def replay(config: Config, arguments: argparse.Namespace) -> int:
 def drop(config: Config, arguments: argparse.Namespace) -> int:
     """Delete bodies from quarantine."""
     chosen = _chosen(config, arguments)
+    if not chosen:
+        print("nothing is in quarantine")
+        return 0
     for _, quarantine, entry in chosen:
         try:
             quarantine.drop(entry.id)
@@ -171,7 +177,11 @@ def _contents(directory: str, name: str, config: Config) -> Contents:
     except PermissionError as error:
         raise _denied(os.path.join(directory, name)) from error
     kind = _destinations(config).get(name)
-    if kind is None:
+    if name in config.exporters_off:
+        found.remarks.insert(
+            0, f"{name} is switched off (enabled = false): this is sent when that is taken out"
+        )
+    elif kind is None:
         found.remarks.insert(
             0,
             f"the configuration has no destination {name}: nothing sends this; if its table was "

@@ -112,7 +112,11 @@ INFLUX = '[exporters.influxdb]\nurl = "http://localhost:8086"\n'
         (INFLUX, "exporters.influxdb.bucket", "", "field required"),
         (INFLUX + "bucket = ''", "exporters.influxdb.bucket", "''", "at least 1 character"),
         ("[exporters.mimir]", "exporters.mimir", "", "a name of your own needs `type`"),
-        ("exporters.m.type = 'qq'", "exporters.m.type", "'qq'", "known are"),
+        ("exporters.m.type = 'qq'", "exporters.m.type", "'qq'", "no such kind; known are"),
+        (
+            "host.commands = ['a-command-that-is-long']",
+            "host.commands", "['a-command-that-is-long']", 'write "a-command-that-"',
+        ),
         ("exporters.m.type = 7", "exporters.m.type", "7", "write a text"),
         ("exporters.'a b'.type = 'influxdb'", "exporters.a b", "", "letters, digits, _ and -"),
         (
@@ -159,6 +163,28 @@ def test_a_typo_is_answered_with_the_closest_key(
     assert problem.allowed == f'there is no such key; did you mean "{near}"?'
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "token = 'hush'",
+        "password = 'hush'",
+        "url = 'http://operator:hush@receiver/w'",
+        "headers = 'Authorization: hush'",
+        "api_key = ['hush']",
+    ],
+)
+def test_what_may_be_secret_is_not_repeated(file: Path, line: str) -> None:
+    found = problems(file, f"[exporters.remote_write]\n{line}\n")
+    assert any(problem.key.endswith(line.split(" =")[0].split(".")[0]) for problem in found)
+    assert "hush" not in "".join(map(str, found))
+    assert any("(not shown)" in problem.value for problem in found)
+
+
+def test_the_name_of_a_file_with_a_secret_is_no_secret(file: Path) -> None:
+    found = problems(file, "exporters.remote_write.token_files = '/etc/token'")
+    assert any(problem.value == "'/etc/token'" for problem in found)
+
+
 def test_there_can_be_several_destinations_of_a_kind(file: Path) -> None:
     one = 'type = "remote_write"\nurl = "http://{0}/w"\n'
     text = "".join(f"[exporters.{name}]\n{one.format(name)}" for name in ("mimir", "thanos-2"))
@@ -192,7 +218,7 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(file: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path):
-        with pytest.raises(ConfigError, match=re.escape(f"{path}: file: cannot be read: ")):
+        with pytest.raises(ConfigError, match=re.escape(f"{path}: cannot be read: ")):
             load([str(path)], {})
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.lanes import CALLS, PATIENCE_S
@@ -15,6 +16,7 @@ from telemetryd import doctor, once, plugins, sampling
 from telemetryd.batch import Batch
 from telemetryd.collector import Collector, CollectorConfig
 from telemetryd.config import load
+from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
 from telemetryd.exporter import ExporterConfig, PushExporter
 from telemetryd.host import Host
@@ -132,6 +134,43 @@ def test_doctor_has_a_finding_whatever_an_exporter_does(
     settings = dataclasses.replace(DEFAULTS, collectors={}, exporters={"it": ExporterConfig()})
     *_, finding = doctor.examine(settings, Host())
     assert (finding.state, finding.is_bad) == (state, True)
+
+
+def _spool_finding(monkeypatch: pytest.MonkeyPatch, **spool: object) -> doctor.Finding:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr(plugins, "push_exporter_class", lambda _: Outlet)
+    settings = dataclasses.replace(
+        DEFAULTS,
+        collectors={},
+        exporters={"it": ExporterConfig()},
+        spool=SpoolConfig.model_validate(spool),
+    )
+    (found,) = [one for one in doctor.examine(settings, Host()) if one.name == "spool"]
+    return found
+
+
+def test_doctor_says_where_what_is_pushed_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "_OF_THE_SERVICE", str(tmp_path / "absent"))
+    (tmp_path / "file").write_text("")
+    found = _spool_finding(monkeypatch)
+    assert (found.state, found.remedy) == ("missing", "set spool.directory")
+    assert _spool_finding(monkeypatch, enabled=False).state == "off"
+    place = tmp_path / "a" / "b"
+    found = _spool_finding(monkeypatch, directory=str(place))
+    assert (found.state, found.why) == ("ok", f"in {place}")
+    found = _spool_finding(monkeypatch, directory=str(tmp_path / "file" / "spool"))
+    assert found.state == "failing"
+    monkeypatch.setattr(doctor, "_OF_THE_SERVICE", str(tmp_path))
+    assert _spool_finding(monkeypatch).why == f"in {tmp_path}/spool, as the service"
+    found = _spool_finding(monkeypatch, directory="/proc/spool")
+    assert found.state == "failing"
+
+
+def test_doctor_says_nothing_of_a_spool_where_nothing_is_pushed() -> None:
+    settings = dataclasses.replace(DEFAULTS, collectors={}, exporters={})
+    assert [one.name for one in doctor.examine(settings, Host()) if one.kind == "delivery"] == []
 
 
 @pytest.mark.parametrize("kind", [HangsOpening, HangsSampling, HangsClosing, IsGone, Exits])

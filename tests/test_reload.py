@@ -99,7 +99,7 @@ def test_a_configuration_that_is_deleted_changes_nothing(tmp_path: Path) -> None
         daemon.file.unlink()
         daemon.signal(signal.SIGHUP)
         eventually(lambda: daemon.value(SUCCESSFUL) == 0, "refused")
-        assert "telemetryd.toml: file: cannot be read" in daemon.log
+        assert "telemetryd.toml: cannot be read" in daemon.log
 
 
 def test_a_reload_that_fails_in_an_unexpected_way_is_not_the_last_one(
@@ -203,12 +203,16 @@ def test_a_reload_leaves_exporters_alone_that_it_does_not_change(outlets: list[O
     assert all(len(outlet.stopped) == 1 for outlet in outlets)
 
 
-def test_a_destination_that_a_reload_removes_has_no_gauges_any_more(outlets: list[Outlet]) -> None:
+def test_a_destination_that_a_reload_removes_has_no_gauges_any_more_and_its_backlog_is_named(
+    outlets: list[Outlet], caplog: pytest.LogCaptureFixture
+) -> None:
     subject = _service()
     _change(subject, _with(subject._config, a=Slow(), b=Slow()))
     for name in ("a", "b"):
         subject._instruments.set(SPOOL_RECORDS, name, to=5)
     _change(subject, _with(subject._config, a=Slow(seconds=2)))
+    assert "destination=b records=5" in caplog.text
+    assert "destination=a" not in caplog.text
     shown = {repr(series) for series, _ in subject._instruments.points()}
     assert 'telemetryd_spool_records{destination="a"}' in shown
     assert 'telemetryd_spool_records{destination="b"}' not in shown

@@ -87,6 +87,12 @@ def delivery_lane(
         try:
             if (on_disk := open_disk()) is not None:
                 return on_disk
+            if exporter.spool.enabled:
+                _log.warning(
+                    'msg="points wait in memory, where a crash loses them: set spool.directory" '
+                    "destination=%s",
+                    name,
+                )
         except (Unavailable, OSError) as error:
             _log.warning(
                 'msg="points wait in memory, where a crash loses them; the disk is tried again '
