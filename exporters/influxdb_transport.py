@@ -6,11 +6,10 @@ The client's own retries are off: retrying is telemetryd.delivery's affair.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
@@ -19,10 +18,9 @@ from urllib3 import exceptions
 from telemetryd.clock import Clock
 from telemetryd.delivery.answer import Answer
 from telemetryd.delivery.destination import Outcome
-from telemetryd.delivery.http import HttpDestination, read_answer
+from telemetryd.delivery.http import HttpDestination
 from telemetryd.delivery.queue import Body
 from telemetryd.delivery.secret_file import SecretFile
-from telemetryd.delivery.tls import tls_context
 from telemetryd.exporters import influxdb_partial, line_protocol
 
 if TYPE_CHECKING:
@@ -43,18 +41,9 @@ class Transport(HttpDestination):
     def __init__(self, name: str, config: InfluxDBConfig, clock: Clock) -> None:
         self._config = config
         # Neither the client nor what it is made of has types.
-        self._client: Any = InfluxDBClient(
-            config.url,
-            timeout=config.timeout * 1000,
-            verify_ssl=config.verify,
-            ssl_context=tls_context(name, config),
-            connection_pool_maxsize=1,
-            retries=False,
-        )
-        if not config.verify:
-            urllib3.disable_warnings(exceptions.InsecureRequestWarning)
+        self._client: Any = InfluxDBClient(config.url, retries=False)
         rest: Any = self._client.api_client.rest_client
-        self._pool = rest.pool_manager = _Pool(rest.pool_manager)
+        self._wire = rest.pool_manager = _Wire(self._exchange)
         service: Any = WriteService
         self._post_write = service(self._client.api_client).post_write
         self._token = (
@@ -69,13 +58,19 @@ class Transport(HttpDestination):
 
     def renew(self) -> bool:
         is_new = super().renew()
-        if is_new and self._token is not None:
+        if is_new and self._token is not None and self._token.value is not None:
             token = f"Token {self._token.value}"
             self._client.api_client.set_default_header("Authorization", token)
         return is_new
 
     def close(self) -> None:
+        super().close()
         self._client.close()
+
+    def _exchange(
+        self, url: str, body: bytes, headers: Mapping[str, str], seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        return self._pool.post(url, body, headers, seconds)
 
     def _post(self, data: bytes, seconds: float) -> Answer:
         config = self._config
@@ -94,12 +89,12 @@ class Transport(HttpDestination):
                 return Answer.none(cause if isinstance(cause, exceptions.SSLError) else error)
         except (exceptions.HTTPError, OSError) as error:
             return Answer.none(error)
-        return self._pool.answer
+        return self._wire.answer
 
     def _taken(self, body: Body, answer: Answer) -> int | None:
         if answer.outcome not in {Outcome.REFUSED, Outcome.TOO_OLD}:
             return None
-        return influxdb_partial.taken(body, self._pool.body)
+        return influxdb_partial.taken(body, self._wire.body)
 
     def _remedy(self, answer: Answer) -> str:
         config, section = self._config, self._section
@@ -121,27 +116,29 @@ class Transport(HttpDestination):
         return ""
 
 
-class _Pool:
-    """The client's connections, from which each answer comes in full but short.
+class _Wire:
+    """Where the client's requests go: by `exchange`, so that they end in time and each answer comes
+    in full but short.
 
     Left alone the client would read answers of any length, fail on those that are not UTF-8, and
     keep the headers of a success to itself. `answer` and `body` are of the last request.
     """
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    def __init__(self, exchange: Callable[..., tuple[int, Mapping[str, str], bytes]]) -> None:
+        self._exchange = exchange
         self.answer = Answer(0, "", {})
         self.body = b""
 
-    def request(self, method: str, url: str, **options: Any) -> Any:
-        options.update(preload_content=False, decode_content=False, redirect=False, retries=False)
-        response = self._pool.request(method, url, **options)
-        status, headers, self.body = read_answer(response)
+    def request(self, _method: str, url: str, **options: Any) -> Any:
+        seconds = options["timeout"].total
+        status, headers, self.body = self._exchange(
+            url, options["body"], options["headers"], seconds
+        )
         self.answer = Answer.of(status, headers, self.body)
-        return _Response(status, response.reason, headers)
+        return _Response(status, "", headers)
 
     def clear(self) -> None:
-        self._pool.clear()
+        """There is nothing of its own to close."""
 
 
 @dataclass(frozen=True, slots=True)

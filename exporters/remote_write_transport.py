@@ -1,4 +1,4 @@
-"""One request of remote write, through urllib3 over a connection that is kept."""
+"""One request of remote write, through urllib3."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cramjam
-import urllib3
 from urllib3 import exceptions
 
 from telemetryd import __version__
 from telemetryd.clock import Clock
 from telemetryd.delivery.answer import Answer
-from telemetryd.delivery.http import HttpDestination, read_answer
+from telemetryd.delivery.http import HttpDestination
 from telemetryd.delivery.queue import Body
 from telemetryd.delivery.secret_file import SecretFile
-from telemetryd.delivery.tls import tls_context
 from telemetryd.exporters import remote_write_message
 
 if TYPE_CHECKING:
@@ -42,11 +40,6 @@ class Transport(HttpDestination):
             header: SecretFile(f"the header {header}", path, "header_files", is_line=True)
             for header, path in config.header_files.items()
         }
-        if config.url.startswith("https:") and not config.verify:
-            urllib3.disable_warnings(exceptions.InsecureRequestWarning)
-        self._pool = urllib3.PoolManager(
-            num_pools=1, maxsize=1, ssl_context=tls_context(name, config)
-        )
         secrets = [self._password, self._token, *self._header_files.values()]
         super().__init__(name, config, [one for one in secrets if one is not None], clock)
 
@@ -65,23 +58,10 @@ class Transport(HttpDestination):
                 self._headers[header] = secret.value
         return is_new
 
-    def close(self) -> None:
-        self._pool.clear()
-
     def _post(self, data: bytes, seconds: float) -> Answer:
         try:
-            response = self._pool.request(
-                "POST",
-                self._config.url,
-                body=bytes(cramjam.snappy.compress_raw(data)),
-                headers=self._headers,
-                timeout=urllib3.Timeout(total=seconds),
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-            )
-            return Answer.of(*read_answer(response))
+            packed = bytes(cramjam.snappy.compress_raw(data))
+            return Answer.of(*self._pool.post(self._config.url, packed, self._headers, seconds))
         except (exceptions.HTTPError, OSError) as error:
             return Answer.none(error)
 

@@ -175,7 +175,6 @@ def test_a_typo_is_answered_with_the_closest_key(
 )
 def test_what_may_be_secret_is_not_repeated(file: Path, line: str) -> None:
     found = problems(file, f"[exporters.remote_write]\n{line}\n")
-    assert any(problem.key.endswith(line.split(" =")[0].split(".")[0]) for problem in found)
     assert "hush" not in "".join(map(str, found))
     assert any("(not shown)" in problem.value for problem in found)
 

@@ -126,6 +126,42 @@ def test_a_quarantine_that_cannot_be_written_costs_no_more_than_what_was_refused
     assert "cannot keep in quarantine" in caplog.text
 
 
+def test_what_is_dropped_is_logged_with_the_place_where_it_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    see = ' see="telemetryd spool quarantine list"'
+    for folder, more in ((tmp_path, see), (None, "")):
+        caplog.clear()
+        bench = SenderBench(refuse(b"3"), folder=folder)
+        bench.put(*numbers(10))
+        bench.work()
+        (line,) = caplog.messages
+        assert line == (
+            'msg="points dropped" destination=there outcome=refused answer="400 bad word" '
+            f"reason=refused points=1 first='3'{more}"
+        )
+
+
+def test_a_quarantine_that_may_keep_nothing_is_not_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = SenderBench(refuse(b"3"), folder=tmp_path)
+    assert bench.quarantine is not None
+    bench.quarantine._limit = 0
+    bench.put(b"3")
+    bench.work()
+    assert caplog.messages[0].endswith("first='3'")
+
+
+def test_what_is_too_old_to_keep_is_said_to_be_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = SenderBench(in_turn(Verdict(Outcome.TOO_OLD, "400", status=400)), folder=tmp_path)
+    bench.put(b"a")
+    bench.work()
+    assert caplog.messages[0].endswith("first='a'")
+
+
 def half(outcome: Outcome, taken: int | None) -> Callable[[Body], Verdict]:
     return in_turn(Verdict(outcome, "partial write: 2 dropped", status=400, taken=taken), OK)
 

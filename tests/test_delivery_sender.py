@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.delivery import BUSY, NO_ANSWER, OK, SenderBench, in_turn, numbers, text
 
+from telemetryd.delivery.advice import advised
 from telemetryd.delivery.destination import Outcome, Verdict
 
 UNAUTHORIZED = Verdict(Outcome.UNAUTHORIZED, "401", status=401)
@@ -161,6 +162,32 @@ def test_a_destination_that_is_down_for_an_hour_is_logged_once_a_minute(
     assert lines[0].startswith('msg="push failed, points are kept" destination=there')
     assert lines[-2].endswith("repeated=59")
     assert lines[-1] == 'msg="push works again" destination=there after=3600s'
+
+
+@pytest.mark.parametrize("verdict", [UNAUTHORIZED, MISSING])
+def test_what_only_an_operator_can_mend_is_logged_with_the_address_and_the_remedy(
+    verdict: Verdict, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = advised(verdict, "http://there/write", 'set headers to { X = "tenant" }')
+    bench = SenderBench(in_turn(told, OK))
+    bench.put(b"a")
+    bench.work()
+    (line,) = caplog.messages
+    assert line == (
+        'msg="push failed, points are kept" destination=there '
+        f'outcome={verdict.outcome.value} answer="{verdict.status}" again_in=60.0s '
+        "url=http://there/write remedy=\"set headers to { X = 'tenant' }\""
+    )
+    bench.clock.tick(60)
+    bench.work()
+    assert bench.counted("points_total") == {"there": 1}
+
+
+def test_where_there_is_no_advice_the_log_has_none(caplog: pytest.LogCaptureFixture) -> None:
+    bench = SenderBench(in_turn(MISSING))
+    bench.put(b"a")
+    bench.work()
+    assert caplog.messages[0].endswith("again_in=60.0s")
 
 
 def test_the_timeout_that_is_left_is_passed_on() -> None:

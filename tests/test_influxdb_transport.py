@@ -3,7 +3,6 @@ what `doctor` is told."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any
 
 import pytest
 from support import servers
-from support.certificates import make_certificates, server_side
 from support.clock import START_WALL_NS, FakeClock
 from support.receiver import OK, Receiver, Reply, serving
 
 from telemetryd.delivery.destination import Outcome
 from telemetryd.delivery.queue import Body
-from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
-from telemetryd.exporters.influxdb import InfluxDB, InfluxDBConfig
+from telemetryd.exporters.influxdb import InfluxDBConfig
 from telemetryd.exporters.influxdb_transport import Transport
-from telemetryd.instruments import Instruments
 
 LINE = Body(b"m,host=a v=1 1\n", 1)
 
@@ -230,87 +226,6 @@ def test_check_tells_of_a_server_that_does_not_answer(receiver: Receiver) -> Non
         pytest.raises(Unavailable, match=r"answers within exporters.influxdb.timeout = 0.05"),
     ):
         there.check()
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def secure(certificates: Path) -> Iterator[Receiver]:
-    with serving(Receiver(), server_side(certificates)) as found:
-        yield found
-
-
-def test_a_server_is_trusted_by_its_authority(secure: Receiver, certificates: Path) -> None:
-    with transport(secure.url, ca_file=str(certificates / "server.pem")) as there:
-        assert there.send(LINE).outcome is Outcome.OK
-
-
-def test_a_server_that_nobody_vouches_for_gets_nothing(secure: Receiver) -> None:
-    with transport(secure.url) as there:
-        assert there.send(LINE).outcome is Outcome.RETRY
-        with pytest.raises(Unavailable, match=r"set exporters\.influxdb\.ca_file"):
-            there.check()
-    assert secure.requests == []
-
-
-def test_a_certificate_is_shown_when_there_is_one(secure: Receiver, certificates: Path) -> None:
-    files = {name: str(certificates / name) for name in ("server.pem", "client.pem", "client.key")}
-    with transport(
-        secure.url,
-        ca_file=files["server.pem"],
-        cert_file=files["client.pem"],
-        key_file=files["client.key"],
-    ) as there:
-        assert there.send(LINE).outcome is Outcome.OK
-
-
-def test_checking_the_certificate_can_be_switched_off(
-    secure: Receiver, caplog: pytest.LogCaptureFixture
-) -> None:
-    with transport(secure.url, verify=False) as there:
-        assert there.send(LINE).outcome is Outcome.OK
-    assert "certificate is not checked" in caplog.text
-
-
-def test_plain_http_on_a_tls_port_and_the_reverse_are_told_apart(
-    secure: Receiver, receiver: Receiver
-) -> None:
-    for url, remedy in (
-        (secure.url.replace("https", "http"), "with TLS, https://"),
-        (receiver.url.replace("http", "https"), "see that the server speaks TLS on that port"),
-    ):
-        with transport(url) as there, pytest.raises(Unavailable, match=remedy):
-            there.check()
-
-
-@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
-def test_tls_files_that_cannot_be_used_are_named_at_the_start(tmp_path: Path, key: str) -> None:
-    for text in (None, "not PEM"):
-        file = tmp_path / "file.pem"
-        if text is not None:
-            file.write_text(text)
-        config = InfluxDBConfig(url="https://127.0.0.1:1", bucket="b", **{key: str(file)})
-        with pytest.raises(Unavailable, match=rf"cannot use {file} .*influxdb\.{key}"):
-            InfluxDB("influxdb", config, {}, Instruments(), SpoolConfig())
-
-
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(certificates: Path) -> None:
-    subprocess.run(
-        ["openssl", "pkey", "-in", "client.key", "-aes256", "-passout", "pass:x", "-out", "locked"],
-        cwd=certificates, check=True, capture_output=True,
-    )  # fmt: skip
-    files = {"cert_file": certificates / "client.pem", "key_file": certificates / "locked"}
-    config = InfluxDBConfig(
-        url="https://127.0.0.1:1", bucket="b", **{key: str(file) for key, file in files.items()}
-    )
-    with pytest.raises(Unavailable, match=r"client.pem and .*locked for TLS"):
-        InfluxDB("influxdb", config, {}, Instruments(), SpoolConfig())
 
 
 def test_a_path_before_the_api_is_kept(receiver: Receiver) -> None:

@@ -20,6 +20,7 @@ from support.servers import eventually
 from telemetryd import plugins
 from telemetryd.batch import Batch
 from telemetryd.config import Sources, check
+from telemetryd.delivery.body_text import first_line
 from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import ConfigError
 from telemetryd.exporters.remote_write import RemoteWrite, RemoteWriteConfig
@@ -168,6 +169,24 @@ def test_a_series_that_is_refused_is_found_and_the_others_arrive(receiver: Recei
     assert len(receiver.requests) <= 1 * (2 * 7 + 2)
 
 
+def test_what_is_refused_is_logged_as_the_series_that_it_is(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.script(Reply(400, body=b"not liked"))
+    bench = Bench(receiver)
+    with pushing(bench):
+        bench.rows(1)
+        bench.clock.tick(10)
+        eventually(lambda: bench.count("dropped_points_total", "refused") == 1)
+    (line,) = [line for line in caplog.messages if "points dropped" in line]
+    assert 'first=\'telemetryd_test_value{cluster="c1",' in line
+    assert 'row="0"} 0.0 2023-11-14T22:13:21.000Z' in line
+
+
+def test_of_a_body_that_is_no_remote_write_the_log_has_its_begin() -> None:
+    assert first_line("remote_write", b"\x0a\xff" + b"x" * 10_000, 10) == "\n\\xffxxxxx"
+
+
 def test_what_comes_too_late_is_dropped_at_once_and_with_that_reason(receiver: Receiver) -> None:
     receiver.script(Reply(400, body=b"out of order sample"), OK)
     bench = Bench(receiver)
@@ -229,7 +248,7 @@ def test_stopping_sends_what_is_left_and_ends_no_series(receiver: Receiver) -> N
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:9090", "write http:// or https://"),
+        ("localhost:9090", 'write http:// or https://, host and port, such as "http://prom'),
         ("ftp://host/write", "write http:// or https://"),
         ("http:///api/v1/write", "write http:// or https://"),
         ("http://host name/write", "write http:// or https://"),

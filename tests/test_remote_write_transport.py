@@ -4,7 +4,6 @@ told."""
 from __future__ import annotations
 
 import base64
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any
 
 import cramjam
 import pytest
-from support.certificates import make_certificates, server_side
 from support.clock import START_WALL_NS, FakeClock
 from support.receiver import OK, Receiver, Reply, Request, serving
 
@@ -315,66 +313,6 @@ def test_check_tells_why_a_server_is_not_reached() -> None:
     for url, remedy in (
         ("http://127.0.0.1:1", "start the server there"),
         ("http://no-such-host.invalid", "make it known to DNS"),
-    ):
-        with transport(url) as there, pytest.raises(Unavailable, match=remedy):
-            there.check()
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def secure(certificates: Path) -> Iterator[Receiver]:
-    with serving(Receiver(), server_side(certificates)) as found:
-        yield found
-
-
-def test_a_server_is_trusted_by_its_authority_and_sees_our_certificate(
-    certificates: Path,
-) -> None:
-    demanding = server_side(certificates)
-    demanding.verify_mode = ssl.CERT_REQUIRED
-    files = {
-        "ca_file": "server.pem",
-        "cert_file": "client.pem",
-        "key_file": "client.key",
-    }
-    with (
-        serving(Receiver(), demanding) as receiver,
-        transport(
-            receiver.url, **{key: str(certificates / name) for key, name in files.items()}
-        ) as there,
-    ):
-        assert there.send(BODY).outcome is Outcome.OK
-
-
-def test_a_server_that_nobody_vouches_for_gets_nothing(secure: Receiver) -> None:
-    with transport(secure.url) as there:
-        assert there.send(BODY).outcome is Outcome.RETRY
-        with pytest.raises(Unavailable, match=r"set exporters\.remote_write\.ca_file"):
-            there.check()
-    assert secure.requests == []
-
-
-def test_checking_the_certificate_can_be_switched_off(
-    secure: Receiver, caplog: pytest.LogCaptureFixture
-) -> None:
-    with transport(secure.url, verify=False) as there:
-        assert there.send(BODY).outcome is Outcome.OK
-    assert "certificate is not checked" in caplog.text
-
-
-def test_plain_http_on_a_tls_port_and_the_reverse_are_told_apart(
-    secure: Receiver, receiver: Receiver
-) -> None:
-    for url, remedy in (
-        (secure.url.replace("https", "http"), "with TLS, https://"),
-        (receiver.url.replace("http", "https"), "see that the server speaks TLS on that port"),
     ):
         with transport(url) as there, pytest.raises(Unavailable, match=remedy):
             there.check()

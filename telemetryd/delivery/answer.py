@@ -47,6 +47,9 @@ _TOO_OLD_FOR_EVER = re.compile(
     r"too old sample|out of order sample|duplicate sample for timestamp"
     r"|partial write: points beyond retention policy"
 )
+# What a browser shows. Of a body without a type, only its begin tells.
+_PAGE_TYPE = re.compile(r"\s*(?:text/html|application/xhtml\+xml)\b", re.IGNORECASE)
+_PAGE = re.compile(r"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,32 @@ class Answer:
         return cls(0, str(error) or type(error).__name__, {}, error)
 
     @property
+    def is_page(self) -> bool:
+        """A success that no receiver of points has told: a page for people, such as that of a web
+        server, of a proxy, or the login of a network. There is none in a 204."""
+        if not self._is_success or self.status == HTTPStatus.NO_CONTENT:
+            return False
+        return bool(
+            _PAGE_TYPE.match(self.headers.get("Content-Type", "")) or _PAGE.match(self.text)
+        )
+
+    @property
+    def is_cut(self) -> bool:
+        """A success without any header, which ended too early: every server sends some. A 204
+        has nothing behind it that could change what it says."""
+        return self._is_success and self.status != HTTPStatus.NO_CONTENT and not self.headers
+
+    @property
+    def _is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
     def outcome(self) -> Outcome:
-        if 200 <= self.status < 300:
+        if self.is_cut:
+            return Outcome.RETRY
+        if self.is_page:
+            return Outcome.MISSING
+        if self._is_success:
             return Outcome.OK
         if self.status == HTTPStatus.INTERNAL_SERVER_ERROR and _TOO_OLD_FOR_EVER.search(self.text):
             return Outcome.TOO_OLD
@@ -84,7 +111,10 @@ class Answer:
 
     @property
     def server_ns(self) -> int | None:
-        """What time it is there: the Date header, in nanoseconds since 1970."""
+        """What time it is there: the Date header, in nanoseconds since 1970. That of a page is not
+        the receiver's."""
+        if self.is_page:
+            return None
         try:
             date = parsedate_to_datetime(self.headers.get("Date", ""))
         except (ValueError, OverflowError):
@@ -105,8 +135,14 @@ class Answer:
         )
 
     def __str__(self) -> str:
-        shown = f"{self.status} {self.text}" if self.status else self.text
-        if 300 <= self.status < 400:
+        # Go's servers begin their text with the status.
+        is_told = self.text.split(None, 1)[:1] == [str(self.status)] or not self.status
+        shown = self.text if is_told else f"{self.status} {self.text}"
+        if self.is_cut:
+            shown = f"{self.status} without any header: the answer was cut off"
+        elif self.is_page:
+            shown = f"{self.status} with a web page: no receiver is there"
+        elif 300 <= self.status < 400:
             shown = f"{self.status} redirects to {self.headers.get('Location', '?')}"
         return " ".join(shown[:_LONGEST_DETAIL].split())
 

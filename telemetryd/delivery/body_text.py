@@ -41,6 +41,17 @@ def as_text(kind: str, data: bytes) -> str:
     return printable(data.decode("utf-8", "backslashreplace"))
 
 
+def first_line(kind: str, data: bytes, most: int) -> str:
+    """The first line of that, up to so many characters; of a body that is none of its kind, what
+    stands at its begin."""
+    if kind == "remote_write":
+        try:
+            return printable(next(_samples(data), ""))[:most]
+        except ValueError:
+            return as_text("", data[:most])[:most]
+    return as_text(kind, data.partition(b"\n")[0])[:most]
+
+
 def _samples(data: bytes) -> Iterator[str]:
     """Labels, value, time."""
     try:

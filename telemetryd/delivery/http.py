@@ -1,5 +1,5 @@
-"""What all destinations over HTTP have in common: credentials, timeouts, what an answer means,
-and what `doctor` says of it.
+"""What all destinations over HTTP have in common: credentials, TLS, timeouts, what an answer
+means, and what `doctor` says of it.
 
 Retrying is the sender's affair, and a redirect is not followed: it could carry the credentials to
 another host. Imports urllib3: only for a destination that is wanted.
@@ -8,20 +8,22 @@ another host. Imports urllib3: only for a destination that is wanted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import urllib3
 from urllib3 import exceptions
-from urllib3.response import BaseHTTPResponse
 
 from telemetryd.clock import Clock
-from telemetryd.delivery import answer as answers
+from telemetryd.delivery.advice import advised
 from telemetryd.delivery.answer import Answer
 from telemetryd.delivery.destination import Outcome, Verdict
 from telemetryd.delivery.http_config import HttpConfig
+from telemetryd.delivery.http_pool import HttpPool
 from telemetryd.delivery.queue import Body
 from telemetryd.delivery.secret_file import SecretFile
+from telemetryd.delivery.tls import Tls
 from telemetryd.errors import Unavailable
 
 
@@ -41,49 +43,54 @@ class HttpDestination(ABC):
         self._http = config
         self._secrets = secrets
         self._clock = clock
+        self._tls = Tls(name, config)
+        self._pool = HttpPool(None)
+        if config.url.startswith("https:") and not config.verify:
+            urllib3.disable_warnings(exceptions.InsecureRequestWarning)
         self.renew()
 
     def send(self, body: Body, timeout: float | None = None) -> Verdict:
         """Send once. `timeout` in seconds shortens the usual one, never lengthens it."""
-        for secret in self._secrets:
-            if secret.trouble:
-                return Verdict(Outcome.UNAUTHORIZED, secret.trouble)
+        self._renew_tls()
+        if trouble := self._tls.trouble or self._without_secret():
+            return self._unauthorized(trouble)
         answer = self._post(body.data, self._seconds(timeout))
-        return answer.verdict(self._clock.wall_ns() / 1e9, self._taken(body, answer))
+        return self._verdict(answer, self._taken(body, answer))
 
     def probe(self, timeout: float | None = None) -> Verdict:
-        """Write no points. OK if a server that is up answers, whatever it thinks of that."""
+        """Write no points. OK if a server that is up answers, whatever it thinks of that; but not
+        if it sends elsewhere, or shows a web page: there may be no receiver."""
+        self._renew_tls()
+        if self._tls.trouble:
+            return self._unauthorized(self._tls.trouble)
         answer = self._post(self.nothing, self._seconds(timeout))
-        verdict = answer.verdict(self._clock.wall_ns() / 1e9)
-        return replace(verdict, outcome=Outcome.OK) if 0 < answer.status < 500 else verdict
+        verdict = self._verdict(answer)
+        is_there = answer.outcome is Outcome.OK or 400 <= answer.status < 500
+        return replace(verdict, outcome=Outcome.OK) if is_there else verdict
 
     @abstractmethod
     def halve(self, body: Body) -> Sequence[Body]:
         """Two bodies with the same points; none if there is only one."""
 
     def renew(self) -> bool:
-        """Read the credentials again; True if they are different now."""
+        """Read the credentials again, and the files of TLS; True if they are different now."""
         changed = [secret.read() for secret in self._secrets]
-        return any(changed)
+        return any([*changed, self._renew_tls(again=True)])
 
-    @abstractmethod
     def close(self) -> None:
         """Close the connection. Calling it twice is safe."""
+        self._pool.clear()
 
     def check(self) -> None:
         """Write no points at all. Raises Unavailable with the remedy."""
-        for secret in self._secrets:
-            if secret.trouble:
-                raise Unavailable(
-                    secret.trouble,
-                    "put it there, readable by the user that telemetryd runs as, or set "
-                    f"{self._section}.{secret.key}",
-                )
+        self._renew_tls()
+        if trouble := self._tls.trouble or self._without_secret():
+            raise trouble
         answer = self._post(self.nothing, self._http.timeout)
         if answer.outcome in self.welcomes:
             return
-        where = f"{self._http.url} {'answers' if answer.status else 'cannot be reached:'}"
-        raise Unavailable(f"{where} {answer}", self._remedy(answer) or self._usual_remedy(answer))
+        where = f"{self._where()} {'answers' if answer.status else 'cannot be reached:'}"
+        raise Unavailable(f"{where} {answer}", self._advice(answer))
 
     @abstractmethod
     def _post(self, data: bytes, seconds: float) -> Answer:
@@ -100,9 +107,48 @@ class HttpDestination(ABC):
     def _seconds(self, timeout: float | None) -> float:
         return self._http.timeout if timeout is None else min(timeout, self._http.timeout)
 
+    def _renew_tls(self, *, again: bool = False) -> bool:
+        """Look at the files of TLS: those that are new are for a new connection."""
+        if not self._tls.renew(again=again):
+            return False
+        self._pool.clear()
+        self._pool = HttpPool(self._tls.context)
+        return True
+
+    def _without_secret(self) -> Unavailable | None:
+        """Which secret could never be read."""
+        for secret in self._secrets:
+            if secret.trouble:
+                return Unavailable(
+                    secret.trouble,
+                    "put it there, readable by the user that telemetryd runs as, or set "
+                    f"{self._section}.{secret.key}",
+                )
+        return None
+
+    def _unauthorized(self, trouble: Unavailable) -> Verdict:
+        """Nothing was sent."""
+        verdict = Verdict(Outcome.UNAUTHORIZED, trouble.why)
+        return advised(verdict, self._where(), trouble.remedy)
+
+    def _verdict(self, answer: Answer, taken: int | None = None) -> Verdict:
+        verdict = answer.verdict(self._clock.wall_ns() / 1e9, taken)
+        if verdict.outcome not in {Outcome.UNAUTHORIZED, Outcome.MISSING}:
+            return verdict
+        return advised(verdict, self._where(), self._advice(answer))
+
+    def _where(self) -> str:
+        """The address without its query, in which there may be a key."""
+        return self._http.url.partition("?")[0]
+
+    def _advice(self, answer: Answer) -> str:
+        return self._remedy(answer) or self._usual_remedy(answer)
+
     def _usual_remedy(self, answer: Answer) -> str:
         if answer.status == 0:
             return self._network_remedy(answer)
+        if answer.is_page:
+            return f"correct the address in {self._section}.url: it is that of a web server"
         if 300 <= answer.status < 400:
             return f"set {self._section}.url to the address it redirects to"
         return f"look into the log of the server, or of the proxy at {self._http.url}"
@@ -128,13 +174,3 @@ class HttpDestination(ABC):
                 return f"see that the server speaks TLS on that port; otherwise http:// in {url}"
             case _:
                 return f"see that the right server listens there; with TLS, https:// in {url}"
-
-
-def read_answer(response: BaseHTTPResponse) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers, and the begin of the body of an answer that is not read yet. The
-    connection can be used again only if nothing was left unread."""
-    try:
-        return response.status, response.headers, response.read(answers.LONGEST)
-    finally:
-        # Only if part of the answer was left unread is the connection still its own to close.
-        response.close()

@@ -43,7 +43,7 @@ def split_address(value: str, example: str, secrets: str) -> SplitResult:
         raise ValueError(f"write no name and password here, but {secrets}")
     plain = value.isascii() and value.isprintable() and " " not in value
     if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
-        raise ValueError(f'write http:// or https://, host and port, "{example}"')
+        raise ValueError(f'write http:// or https://, host and port, such as "{example}"')
     if parts.port == 0:
         raise ValueError("port 0 is no port")
     return parts

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 class HttpExporter(PushExporter):
-    """Raises Unavailable if a TLS file cannot be used. A secret that cannot be read yet is waited
-    for, like a server that is down.
+    """Raises Unavailable if a Python package is missing. A secret or a TLS file that cannot be used
+    yet is waited for, like a server that is down.
 
     `kind` is what the bodies are, to those who find them on disk; `packages` are those of Python
     that it needs.
@@ -60,7 +60,7 @@ class HttpExporter(PushExporter):
 
     @abstractmethod
     def _connect(self, clock: Clock) -> HttpDestination:
-        """The server. Imports what costs memory; raises ImportError, and Unavailable."""
+        """The server. Imports what costs memory; raises ImportError."""
 
     @abstractmethod
     def _encoder(self, on_drop: OnDrop, clock: Clock) -> Encode:

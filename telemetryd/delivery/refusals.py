@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from telemetryd.clock import Clock
+from telemetryd.delivery.body_text import first_line
 from telemetryd.delivery.destination import Outcome, Verdict
 from telemetryd.delivery.quarantine import Quarantine
 from telemetryd.delivery.queue import Body, Queue
@@ -43,13 +44,15 @@ class Refusals:
             return taken
         if taken:
             body = self._part(body, taken)
-        first = body.data[:_SHOWN].decode("utf-8", "replace")
-        self.warn(
-            "points dropped", verdict, f" reason={reason} points={body.points} first={first!r}"
-        )
         # What is too old now is not going to be any younger.
-        if self._quarantine is not None and verdict.outcome is not Outcome.TOO_OLD:
-            self._keep(self._quarantine, body, verdict, reason)
+        is_kept = verdict.outcome is not Outcome.TOO_OLD and self._keep(body, verdict, reason)
+        see = ' see="telemetryd spool quarantine list"' if is_kept else ""
+        self.warn(
+            "points dropped",
+            verdict,
+            f" reason={reason} points={body.points} "
+            f"first={first_line(self._kind, body.data, _SHOWN)!r}{see}",
+        )
         self._queue.drop(reason)
         return taken
 
@@ -71,7 +74,11 @@ class Refusals:
             f'answer="{verdict.detail}"{more}',
         )
 
-    def _keep(self, quarantine: Quarantine, body: Body, verdict: Verdict, reason: str) -> None:
+    def _keep(self, body: Body, verdict: Verdict, reason: str) -> bool:
+        """Put it in quarantine; whether there is anything in it."""
+        quarantine = self._quarantine
+        if quarantine is None:
+            return False
         try:
             quarantine.add(
                 body, self._kind, reason, verdict.status, verdict.detail, self._clock.wall_ns()
@@ -83,3 +90,6 @@ class Refusals:
                 f'msg="cannot keep in quarantine what was refused" destination={self._name} '
                 f'error="{error.strerror or error}"',
             )
+            return False
+        # None, if none may be kept.
+        return quarantine.records > 0

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 
 from telemetryd.clock import Clock
+from telemetryd.delivery.advice import advice
 from telemetryd.delivery.ahead import Ahead
 from telemetryd.delivery.backoff import Backoff
 from telemetryd.delivery.counts import BLOCKS, STUCK
@@ -268,7 +269,8 @@ class Sender:
         self._due_ns = now_ns + int(seconds * 1e9)
         if self._failing_since_ns is None:
             self._failing_since_ns = now_ns
-        self._refusals.warn("push failed, points are kept", verdict, f" again_in={seconds:.1f}s")
+        more = f" again_in={seconds:.1f}s{advice(verdict)}"
+        self._refusals.warn("push failed, points are kept", verdict, more)
 
     def _narrow(self, number: int, body: Body, verdict: Verdict, *, allowed: bool) -> None:
         """Find out which points are to blame, or give the body up if that is all of them."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle, islice
 
 import cramjam
 
@@ -23,29 +24,35 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
 }
 # Nothing here waits longer than this, so that a test that fails ends, too.
 LONGEST_S = 30.0
+# Between two bytes that drip.
+_DRIP_S = 0.01
 
 
 @dataclass(frozen=True)
 class Request:
-    """What came: `body` is unpacked, `packed` as it came."""
+    """What came: `body` is unpacked, `packed` as it came; `certificate` is the one that was shown,
+    as DER."""
 
     path: str
     headers: Mapping[str, str]
     body: bytes
     connection: int
     packed: bytes = b""
+    certificate: bytes = b""
 
 
 @dataclass(frozen=True)
 class Reply:
     """What to answer. `cut` closes the connection instead, `reset` with a reset; `raw` is sent as
-    it is; `hang` waits for `Receiver.release` first, `delay` so many seconds. `date_ns` is what
+    it is, and `drip` behind it, a byte every now and then, again and again without an end; `hang`
+    waits for `Receiver.release` first, `delay` so many seconds. `date_ns` is what
     time it says that it is, in nanoseconds since 1970; unset: the real one; 0: it does not say."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     raw: bytes = b""
+    drip: bytes = b""
     cut: bool = False
     reset: bool = False
     hang: bool = False
@@ -120,13 +127,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         packed = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = _UNPACK[self.headers.get("Content-Encoding", "identity")](packed)
-        request = Request(self.path, dict(self.headers), body, self.client_address[1], packed)
+        shown = b""
+        if isinstance(self.connection, ssl.SSLSocket):
+            shown = self.connection.getpeercert(binary_form=True) or b""
+        number = self.client_address[1]
+        request = Request(self.path, dict(self.headers), body, number, packed, shown)
         reply = self.server.receiver._take(request)
         if reply.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if reply.raw:
-            self.wfile.write(reply.raw)
-        if reply.cut or reply.reset or reply.raw or reply.hang:
+        self.wfile.write(reply.raw)
+        if reply.drip:
+            self._drip(reply.drip)
+        if reply.cut or reply.reset or reply.raw or reply.drip or reply.hang:
             self.close_connection = True
             return
         self.send_response_only(reply.status)
@@ -139,6 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         self.wfile.write(reply.body)
+
+    def _drip(self, text: bytes) -> None:
+        """Until the other side or the test has had enough."""
+        for byte in islice(cycle(text), int(LONGEST_S / _DRIP_S)):
+            if self.server.receiver._released.wait(_DRIP_S):
+                return
+            self.wfile.write(bytes([byte]))
 
     do_GET = do_POST  # noqa: N815  (http.server chooses the names)
 
