@@ -5,44 +5,22 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.certificates import make_certificates, server_side
-from support.clock import FakeClock
+from support.http_destinations import LINE, Connect, remote_write
 from support.receiver import OK, Receiver, Reply, serving
 
 from telemetryd.delivery import http_pool
 from telemetryd.delivery.destination import Outcome
-from telemetryd.delivery.http import HttpDestination
 from telemetryd.delivery.queue import Body
 from telemetryd.errors import Unavailable
-from telemetryd.exporters import influxdb_transport, remote_write_transport
-from telemetryd.exporters.influxdb import InfluxDBConfig
-from telemetryd.exporters.remote_write import RemoteWriteConfig
 
-LINE = Body(b"m,host=a v=1 1\n", 1)
 SHORT_S = 0.3
-
-Connect = Callable[..., HttpDestination]
-
-
-def remote_write(url: str, **config: object) -> HttpDestination:
-    settings = RemoteWriteConfig(url=f"{url}/api/v1/write", **config)
-    return remote_write_transport.Transport("remote_write", settings, FakeClock())
-
-
-def influxdb(url: str, **config: object) -> HttpDestination:
-    settings = InfluxDBConfig(url=url, bucket="b", **config)
-    return influxdb_transport.Transport("influxdb", settings, FakeClock())
-
-
-@pytest.fixture(params=[remote_write, influxdb])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
 
 
 @pytest.fixture(scope="module")

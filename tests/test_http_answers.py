@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from support.clock import FakeClock
+from support.http_destinations import LINE, Connect
 from support.receiver import OK, Receiver, Reply, serving
 
 from telemetryd.delivery.advice import Advised
 from telemetryd.delivery.destination import Outcome
-from telemetryd.delivery.http import HttpDestination
-from telemetryd.delivery.queue import Body
 from telemetryd.errors import Unavailable
-from telemetryd.exporters import influxdb_transport, remote_write_transport
-from telemetryd.exporters.influxdb import InfluxDBConfig
-from telemetryd.exporters.remote_write import RemoteWriteConfig
 
-LINE = Body(b"m,host=a v=1 1\n", 1)
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"
-
-Connect = Callable[..., HttpDestination]
-
-
-def remote_write(url: str, **config: object) -> HttpDestination:
-    settings = RemoteWriteConfig(url=f"{url}/api/v1/write?key=s3cret", **config)
-    return remote_write_transport.Transport("there", settings, FakeClock())
-
-
-def influxdb(url: str, **config: object) -> HttpDestination:
-    settings = InfluxDBConfig(url=url, bucket="b", **config)
-    return influxdb_transport.Transport("there", settings, FakeClock())
-
-
-@pytest.fixture(params=[remote_write, influxdb])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
 
 
 @pytest.fixture

@@ -9,47 +9,25 @@ import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.certificates import make_certificates, server_side
 from support.clock import FakeClock
+from support.http_destinations import LINE, Connect, remote_write
 from support.receiver import Receiver, serving
 from support.remote_write_feed import VALUE
 from support.servers import eventually
 
 from telemetryd.batch import Batch
 from telemetryd.delivery.destination import Outcome
-from telemetryd.delivery.http import HttpDestination
-from telemetryd.delivery.queue import Body
 from telemetryd.delivery.spool_config import SpoolConfig
 from telemetryd.errors import Unavailable
-from telemetryd.exporters import influxdb_transport, remote_write_transport
-from telemetryd.exporters.influxdb import InfluxDBConfig
 from telemetryd.exporters.remote_write import RemoteWrite, RemoteWriteConfig
 from telemetryd.instruments import Instruments
 from telemetryd.log import QuietLog
-
-LINE = Body(b"m,host=a v=1 1\n", 1)
-
-Connect = Callable[..., HttpDestination]
-
-
-def remote_write(url: str, **config: object) -> HttpDestination:
-    settings = RemoteWriteConfig(url=f"{url}/api/v1/write", **config)
-    return remote_write_transport.Transport("there", settings, FakeClock())
-
-
-def influxdb(url: str, **config: object) -> HttpDestination:
-    settings = InfluxDBConfig(url=url, bucket="b", **config)
-    return influxdb_transport.Transport("there", settings, FakeClock())
-
-
-@pytest.fixture(params=[remote_write, influxdb])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
 
 
 @pytest.fixture(scope="module")
