@@ -116,7 +116,7 @@ SPOOL_OLDEST = Metric(
 )  # fmt: skip
 SPOOL_DURABLE = Metric(
     "spool", "durable", Kind.GAUGE, Unit.NONE,
-    "1 if what waits is on disk, 0 if it is in memory and lost at the end of the process.",
+    "1 if what waits is on disk, 0 if some of it is in memory only and lost with the process.",
     _SOURCE, ("destination",),
 )  # fmt: skip
 SPOOL_DROPPED = Metric(

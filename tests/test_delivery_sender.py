@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.delivery import BUSY, NO_ANSWER, OK, SenderBench, in_turn, numbers, text
 
-from telemetryd.delivery.advice import advised
 from telemetryd.delivery.destination import Outcome, Verdict
 
 UNAUTHORIZED = Verdict(Outcome.UNAUTHORIZED, "401", status=401)
@@ -168,7 +168,7 @@ def test_a_destination_that_is_down_for_an_hour_is_logged_once_a_minute(
 def test_what_only_an_operator_can_mend_is_logged_with_the_address_and_the_remedy(
     verdict: Verdict, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = advised(verdict, "http://there/write", 'set headers to { X = "tenant" }')
+    told = replace(verdict, url="http://there/write", remedy='set headers to { X = "tenant" }')
     bench = SenderBench(in_turn(told, OK))
     bench.put(b"a")
     bench.work()

@@ -7,11 +7,12 @@ import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from support import servers
-from support.daemon import eventually, running
+from support.daemon import Daemon, eventually, running
 from support.pushing import COLLECTORS, Taker, destination, spool
 from support.receiver import Receiver, serving
 from support.remote_write_reader import samples
@@ -68,8 +69,11 @@ def _same(found: Stored, wanted: Stored, digits: int | None = None) -> None:
             assert close, (labels, at, struct.pack("<d", value), struct.pack("<d", got))
 
 
-def _if_whole(found: Stored, count: int) -> Stored | None:
-    return found if sum(map(len, found.values())) >= count else None
+def _whole(server: Server, which: str, wanted: Stored) -> Stored | None:
+    """What VictoriaMetrics has, as soon as there is as much as is wanted."""
+    found = of_victoria_metrics(server, which)
+    missing = sum(map(len, wanted.values())) - sum(map(len, found.values()))
+    return found if missing <= 0 else None
 
 
 @contextmanager
@@ -79,54 +83,73 @@ def _taker() -> Iterator[tuple[Taker, str]]:
         yield taker, receiver.url
 
 
-def test_restarts_of_the_receivers_cost_no_sample(tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("prometheus", "victoria")}
-    for folder in folders.values():
-        folder.mkdir()
-    with _taker() as (taker, url):
-        with servers.prometheus(folders["prometheus"]) as one:
-            ports = {"prometheus": one.port}
-        with servers.victoria_metrics(folders["victoria"]) as one:
-            ports["victoria"] = one.port
-        prometheus, victoria = (f"http://127.0.0.1:{port}" for port in ports.values())
-        config = "".join(
+@dataclass
+class Receivers:
+    """A real Prometheus and a real VictoriaMetrics, which come back with all that they had, and one
+    receiver that is never away."""
+
+    folder: Path
+    always: str
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[Server, Server]]:
+        folders = [self.folder / name for name in ("prometheus", "victoria")]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        with (
+            servers.prometheus(folders[0], port=self.ports.get("prometheus")) as first,
+            servers.victoria_metrics(folders[1], port=self.ports.get("victoria")) as second,
+        ):
+            self.ports = {"prometheus": first.port, "victoria": second.port}
+            yield first, second
+
+    @property
+    def config(self) -> str:
+        prometheus, victoria = (f"http://127.0.0.1:{port}" for port in self.ports.values())
+        return "".join(
             [
                 COLLECTORS,
-                spool(tmp_path / "spool"),
-                destination("remote_write", "always", f"{url}/w"),
+                spool(self.folder / "spool"),
+                destination("remote_write", "always", f"{self.always}/w"),
                 destination("remote_write", "first", f"{prometheus}/api/v1/write"),
                 destination("remote_write", "second", f"{victoria}/api/v1/write"),
                 destination("influxdb", "lines", victoria),
             ]
         )
-        with running(tmp_path, config) as daemon:
+
+
+def test_restarts_of_the_receivers_cost_no_sample(tmp_path: Path) -> None:
+    with _taker() as (taker, url):
+        receivers = Receivers(tmp_path, url)
+        with receivers.running():
+            pass  # their ports are known now
+        with running(tmp_path, receivers.config) as daemon:
             taker.wait_for_more(3)  # nobody else is there yet
-            for life in range(3):
-                with (
-                    servers.prometheus(folders["prometheus"], port=ports["prometheus"]) as first,
-                    servers.victoria_metrics(folders["victoria"], ports["victoria"]) as second,
-                ):
-                    successes = _successes(daemon.values())
-                    eventually(
-                        lambda: _are_more(_successes(daemon.values()), successes),  # noqa: B023
-                        "everybody has got something in this life",
-                    )
-                    if life < 2:
-                        first.process.kill()
-                        continue
-                    assert daemon.stop() == 0
-                    assert _dropped_till_nothing_waits(tmp_path, config) == {}
-                    wanted = sent(taker.taken)
-                    assert sum(map(len, wanted.values())) > 500
-                    _same(of_prometheus(first), wanted)
-                    # VictoriaMetrics keeps some 15 decimal digits.
-                    # What it has just stored may take a moment to be seen.
-                    for which in ('{job="telemetryd"}', '{host!="",job=""}'):
-                        count = sum(map(len, wanted.values()))
-                        found = servers.eventually(
-                            lambda: _if_whole(of_victoria_metrics(second, which), count)  # noqa: B023
-                        )
-                        _same(found, wanted, digits=12)
+            for _ in range(2):
+                with receivers.running() as (prometheus, _):
+                    _wait_for_more_of_everybody(daemon)
+                    prometheus.process.kill()
+            with receivers.running() as (prometheus, victoria):
+                _wait_for_more_of_everybody(daemon)
+                assert daemon.stop() == 0
+                assert _dropped_till_nothing_waits(tmp_path, receivers.config) == {}
+                wanted = sent(taker.taken)
+                assert sum(map(len, wanted.values())) > 500
+                _same(of_prometheus(prometheus), wanted)
+                for which in ('{job="telemetryd"}', '{host!="",job=""}'):
+                    # What it has just stored may take a moment to be seen, and it keeps some 15
+                    # decimal digits.
+                    found = servers.eventually(lambda which=which: _whole(victoria, which, wanted))
+                    _same(found, wanted, digits=12)
+
+
+def _wait_for_more_of_everybody(daemon: Daemon) -> None:
+    before = _successes(daemon.values())
+    eventually(
+        lambda: _are_more(_successes(daemon.values()), before),
+        "everybody has got something in this life",
+    )
 
 
 def _of(values: dict[str, float], name: str) -> dict[str, float]:

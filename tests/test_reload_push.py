@@ -62,6 +62,14 @@ def _change(subject: Service, config: Config) -> None:
     asyncio.run(subject._change_exporters(before, config))
 
 
+def _with_a_spool(config: Config, directory: Path) -> Config:
+    return dataclasses.replace(
+        config,
+        spool=SpoolConfig(directory=str(directory)),
+        exporters={"there": PushConfig(resolution=0, flush_interval=0.1)},
+    )
+
+
 def _seconds(there: Words) -> list[int]:
     return [int(second) for stored in there.stored for second in stored.split()]
 
@@ -91,12 +99,7 @@ def test_a_reload_of_the_labels_sends_what_waits_with_the_old_ones_first(
 ) -> None:
     there, subject = outlet.there, outlet.subject
     there.answer = in_turn(NO_ANSWER)
-    own = PushConfig(resolution=0, flush_interval=0.1)
-    config = dataclasses.replace(
-        subject._config,
-        spool=SpoolConfig(directory=str(tmp_path)),
-        exporters={"there": own},
-    )
+    config = _with_a_spool(subject._config, tmp_path)
     _change(subject, config)
     outlet.one_more()
     figures = subject._instruments
@@ -112,12 +115,7 @@ def test_a_destination_that_is_left_out_keeps_its_points_for_when_it_is_back(
 ) -> None:
     there, subject = outlet.there, outlet.subject
     there.answer = in_turn(NO_ANSWER)
-    own = PushConfig(resolution=0, flush_interval=0.1)
-    config = dataclasses.replace(
-        subject._config,
-        spool=SpoolConfig(directory=str(tmp_path)),
-        exporters={"there": own},
-    )
+    config = _with_a_spool(subject._config, tmp_path)
     _change(subject, config)
     outlet.one_more()
     _change(subject, dataclasses.replace(config, exporters={}))

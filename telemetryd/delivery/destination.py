@@ -28,7 +28,9 @@ class Verdict:
 
     `detail`: its words, for the log and the quarantine. `retry_after`: the seconds of a
     Retry-After. `status`: of HTTP, 0 if no answer came. `server_ns`: its Date, in nanoseconds
-    since 1970. `taken`: how many points the destination took although it refused the body.
+    since 1970. `taken`: how many points the destination took although it refused the body. Where
+    only an operator can help, `url` is where the request went, without what may be secret, and
+    `remedy` what `doctor` says of it.
     """
 
     outcome: Outcome
@@ -37,6 +39,14 @@ class Verdict:
     status: int = 0
     server_ns: int | None = None
     taken: int | None = None
+    url: str = ""
+    remedy: str = ""
+
+    @property
+    def advice(self) -> str:
+        """What a line of the log says of that; nothing where there is none."""
+        remedy = self.remedy.replace('"', "'")
+        return f' url={self.url} remedy="{remedy}"' if remedy else ""
 
 
 class Destination(Protocol):

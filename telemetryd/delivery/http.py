@@ -16,7 +16,6 @@ import urllib3
 from urllib3 import exceptions
 
 from telemetryd.clock import Clock
-from telemetryd.delivery.advice import advised
 from telemetryd.delivery.answer import Answer
 from telemetryd.delivery.destination import Outcome, Verdict
 from telemetryd.delivery.http_config import HttpConfig
@@ -128,14 +127,13 @@ class HttpDestination(ABC):
 
     def _unauthorized(self, trouble: Unavailable) -> Verdict:
         """Nothing was sent."""
-        verdict = Verdict(Outcome.UNAUTHORIZED, trouble.why)
-        return advised(verdict, self._where(), trouble.remedy)
+        return Verdict(Outcome.UNAUTHORIZED, trouble.why, url=self._where(), remedy=trouble.remedy)
 
     def _verdict(self, answer: Answer, taken: int | None = None) -> Verdict:
         verdict = answer.verdict(self._clock.wall_ns() / 1e9, taken)
         if verdict.outcome not in {Outcome.UNAUTHORIZED, Outcome.MISSING}:
             return verdict
-        return advised(verdict, self._where(), self._advice(answer))
+        return replace(verdict, url=self._where(), remedy=self._advice(answer))
 
     def _where(self) -> str:
         """The address without its query, in which there may be a key."""
@@ -151,7 +149,7 @@ class HttpDestination(ABC):
             return f"correct the address in {self._section}.url: it is that of a web server"
         if 300 <= answer.status < 400:
             return f"set {self._section}.url to the address it redirects to"
-        return f"look into the log of the server, or of the proxy at {self._http.url}"
+        return f"look into the log of the server, or of the proxy at {self._where()}"
 
     def _network_remedy(self, answer: Answer) -> str:
         url = f"{self._section}.url"

@@ -21,7 +21,6 @@ import threading
 from collections.abc import Callable
 
 from telemetryd.clock import Clock
-from telemetryd.delivery.advice import advice
 from telemetryd.delivery.ahead import Ahead
 from telemetryd.delivery.backoff import Backoff
 from telemetryd.delivery.counts import BLOCKS, STUCK
@@ -269,7 +268,7 @@ class Sender:
         self._due_ns = now_ns + int(seconds * 1e9)
         if self._failing_since_ns is None:
             self._failing_since_ns = now_ns
-        more = f" again_in={seconds:.1f}s{advice(verdict)}"
+        more = f" again_in={seconds:.1f}s{verdict.advice}"
         self._refusals.warn("push failed, points are kept", verdict, more)
 
     def _narrow(self, number: int, body: Body, verdict: Verdict, *, allowed: bool) -> None:
